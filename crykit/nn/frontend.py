@@ -1,0 +1,172 @@
+"""Streaming log-mel front end with a noise-floor channel, as one exportable graph.
+
+Constants, in real units: 16 kHz audio, a 25 ms periodic Hann window every 10 ms, a 512-point
+transform, 64 triangular HTK mel bands from 60 to 7800 Hz. `torchaudio.transforms.MelSpectrogram`
+(``n_fft=512, win_length=400, hop_length=160, center=False, norm=None``) is the reference: its
+frame ``t`` equals ours when the audio is led by 56 zeros, the half difference of 512 and 400.
+
+The front end is causal: log-mel frame ``t`` is computed from samples up to ``160 * (t + 1)``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+HOP_SAMPLES = 160  # 10 ms
+WINDOW_SAMPLES = 400  # 25 ms
+FFT_SAMPLES = 512
+N_MELS = 64
+MEL_MIN_HZ = 60.0
+MEL_MAX_HZ = 7_800.0
+TAIL_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES  # what the next frame still needs of the past: 240
+BLOCK_FRAMES = 16  # the tracker is advanced 160 ms at a time, which is one exported step
+STEP_SAMPLES = BLOCK_FRAMES * HOP_SAMPLES
+
+POWER_EPSILON = 1e-10
+LOG_MEL_OFFSET_DB = 60.0
+LOG_MEL_SCALE_DB = 20.0
+FLOOR_TIME_CONSTANT_S = 4.0
+
+
+def hz_to_mel(hz: float) -> float:
+    """HTK mel scale."""
+    return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+
+def mel_filterbank() -> Tensor:
+    """Triangular mel filters of unit peak, (257 bins, 64 mels), as torchaudio's ``norm=None``."""
+    mels = torch.linspace(hz_to_mel(MEL_MIN_HZ), hz_to_mel(MEL_MAX_HZ), N_MELS + 2).double()
+    edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    bins_hz = torch.arange(FFT_SAMPLES // 2 + 1).double() * SAMPLE_RATE_HZ / FFT_SAMPLES
+    rising = (bins_hz[:, None] - edges_hz[None, :-2]) / (edges_hz[1:-1] - edges_hz[:-2])
+    falling = (edges_hz[None, 2:] - bins_hz[:, None]) / (edges_hz[2:] - edges_hz[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0.0).float()
+
+
+class LogMelFrontEnd(nn.Module):
+    """Waveform to ``features`` of shape (batch, 2, 64 mels, frames), streaming and stateful.
+
+    Channel 0 is the log-mel ``(10 log10(P + 1e-10) + 60) / 20``; channel 1 is the log-mel minus a
+    running estimate of the noise floor in its band, so that the network sees contrast however loud
+    the room is.
+
+    The floor is the exponentially weighted *harmonic mean* of the band's amplitude over about
+    4 s. Quiet frames dominate a harmonic mean, so it follows the floor and not the cry, as the
+    minimum-statistics trackers do (R. Martin, IEEE TSAP 9(5), 2001); unlike a minimum it is linear
+    in ``1 / amplitude``, so a block of frames is one small matrix product and the streaming result
+    is exact. ``floor_weight`` corrects the start, when little has been heard.
+
+    ``dft`` chooses how the transform is computed, with the same result to rounding: ``"matmul"``
+    folds the window's symmetry into two products of 200 rows (fastest in ONNX Runtime), ``"fft"``
+    calls the runtime's own FFT (smallest, fastest in ExecuTorch).
+    """
+
+    def __init__(self, dft: str = "matmul") -> None:
+        super().__init__()
+        if dft not in ("matmul", "fft"):
+            raise ValueError(f"dft: expected 'matmul' or 'fft', got {dft!r}")
+        self.dft = dft
+        filters = mel_filterbank()
+        # No mel weight lies above bin 249 (7.8 kHz), so those bins are never computed.
+        self.n_bins = int(filters.sum(1).nonzero().max()) + 1
+        self.register_buffer("mel", filters[: self.n_bins], persistent=False)
+        n = torch.arange(WINDOW_SAMPLES).double()
+        window = 0.5 - 0.5 * torch.cos(2 * math.pi * n / WINDOW_SAMPLES)
+        if dft == "matmul":
+            # About sample 200 the periodic window is even: w[200 + k] == w[200 - k]. So the cosine
+            # part needs only x[200 + k] + x[200 - k] and the sine part only their difference.
+            half = WINDOW_SAMPLES // 2
+            k = torch.arange(half).double()
+            angle = 2 * math.pi * k[:, None] * torch.arange(self.n_bins).double() / FFT_SAMPLES
+            weight = window[half:, None].clone()
+            weight[0] *= 0.5  # the centre sample is its own mirror image, and is added to itself
+            cosine, sine = (weight * angle.cos()).float(), (weight * angle.sin()).float()
+            self.register_buffer("cosine", cosine, persistent=False)
+            self.register_buffer("sine", sine, persistent=False)
+        else:
+            self.register_buffer("window", window.float(), persistent=False)
+        decay = math.exp(-HOP_SAMPLES / SAMPLE_RATE_HZ / FLOOR_TIME_CONSTANT_S)
+        age = torch.arange(BLOCK_FRAMES)[:, None] - torch.arange(BLOCK_FRAMES)[None, :]
+        kernel = torch.where(age >= 0, (1 - decay) * decay ** age.double(), 0.0)
+        fade = decay ** torch.arange(1, BLOCK_FRAMES + 1).double()
+        self.register_buffer("floor_kernel", kernel.T.float(), persistent=False)
+        self.register_buffer("floor_fade", fade.float()[None, None], persistent=False)
+        # The weights of a block that starts from nothing: 1 - decay ** n.
+        self.register_buffer("floor_gain", (1 - fade).float()[None], persistent=False)
+
+    def initial_state(self, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros: ``tail`` (batch, 240), ``floor_sum`` (batch, 64), ``floor_weight`` (batch, 1)."""
+        like = self.mel
+        return (
+            like.new_zeros(batch, TAIL_SAMPLES),
+            like.new_zeros(batch, N_MELS),
+            like.new_zeros(batch, 1),
+        )
+
+    def forward(
+        self, samples: Tensor, tail: Tensor, floor_sum: Tensor, floor_weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One or more steps.
+
+        Args:
+            samples: (batch, n) audio in [-1, 1]; n a multiple of 2560 (160 ms).
+            tail, floor_sum, floor_weight: the state, as `initial_state` or the last call gave it.
+
+        Returns:
+            features (batch, 2, 64, n / 160), and the next state.
+        """
+        signal = torch.cat([tail, samples], dim=1)
+        # (batch, mels, frames)
+        log_mel = self.log_mel(signal)
+        contrasts: list[Tensor] = []
+        for start in range(0, log_mel.shape[2], BLOCK_FRAMES):
+            block = log_mel[:, :, start : start + BLOCK_FRAMES]
+            # One unit of log-mel is 20 dB, a factor of ten in amplitude: 10 ** -x is 1 / amplitude.
+            inverse = torch.pow(10.0, -block)
+            sums = inverse @ self.floor_kernel + floor_sum[:, :, None] * self.floor_fade
+            weights = self.floor_gain + floor_weight * self.floor_fade[0]
+            floor = torch.log10(weights)[:, None, :] - torch.log10(sums)
+            contrasts.append(block - floor)
+            floor_sum, floor_weight = sums[:, :, -1], weights[:, -1:]
+        contrast = contrasts[0] if len(contrasts) == 1 else torch.cat(contrasts, dim=2)
+        features = torch.stack([log_mel, contrast], dim=1)
+        return features, signal[:, -TAIL_SAMPLES:], floor_sum, floor_weight
+
+    def log_mel(self, signal: Tensor) -> Tensor:
+        """(batch, 240 + 160 frames) samples to (batch, 64, frames) of scaled log-mel."""
+        frames = self._frames(signal)
+        if self.dft == "fft":
+            spectrum = torch.fft.rfft(frames * self.window, n=FFT_SAMPLES)
+            power = spectrum.real.square() + spectrum.imag.square()
+            power = power[:, :, : self.n_bins]
+        else:
+            half = WINDOW_SAMPLES // 2
+            right = frames[:, :, half:]
+            left = frames[:, :, 1 : half + 1].flip(2)
+            real = (right + left) @ self.cosine
+            imaginary = (right - left) @ self.sine
+            power = real.square() + imaginary.square()
+        mel = power @ self.mel
+        decibels = 10.0 * torch.log10(mel + POWER_EPSILON)
+        return ((decibels + LOG_MEL_OFFSET_DB) / LOG_MEL_SCALE_DB).transpose(1, 2)
+
+    @staticmethod
+    def _frames(signal: Tensor) -> Tensor:
+        """(batch, 240 + 160 frames) to overlapping windows (batch, frames, 400).
+
+        Five shifted views of 80 samples side by side: plain slices, which every runtime has, in
+        place of `unfold`, which they export as a gather.
+        """
+        quantum = math.gcd(WINDOW_SAMPLES, HOP_SAMPLES)  # 80
+        stride = HOP_SAMPLES // quantum
+        cells = signal.reshape(signal.shape[0], -1, quantum)
+        n_frames = (signal.shape[1] - TAIL_SAMPLES) // HOP_SAMPLES
+        views = [
+            cells[:, k : k + stride * (n_frames - 1) + 1 : stride]
+            for k in range(WINDOW_SAMPLES // quantum)
+        ]
+        return torch.cat(views, dim=2)
