@@ -41,7 +41,7 @@ class StudentConfig:
         (96, 1, 4, False),
         (128, 2, 1, False),
     )
-    embedding_size: int = 96
+    embedding_size: int = 128
     temporal_kernel: int = 5
     temporal_dilations: tuple[int, ...] = (1, 2, 4, 8)
 
@@ -193,7 +193,7 @@ class CryStudent(nn.Module):
             x, after = block(x, next(states))
             following.append(after)
         logits = self.head(x).flatten(1)
-        return logits, x.squeeze(2).transpose(1, 2), tuple(following)
+        return logits, x.flatten(2).transpose(1, 2), tuple(following)
 
     def forward(self, features: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One or more steps.
