@@ -1,0 +1,9 @@
+"""Synthetic sounds for the demo and the tests: a crying voice, a household, a whole night.
+
+All of it is made up by formulas and a seed; nothing is recorded, and every use says "synthetic".
+"""
+
+from crykit.synth.cry import Voice, synthetic_cry
+from crykit.synth.dsp import SAMPLE_RATE_HZ
+
+__all__ = ["SAMPLE_RATE_HZ", "Voice", "synthetic_cry"]
