@@ -1,0 +1,121 @@
+"""Post-training static int8 of the network, for each runtime by its own quantiser.
+
+The front end is a graph of its own and stays fp32: its power spectrum spans more decades than
+eight bits have steps.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from crykit_export.graphs import ExportGraph
+from crykit_export.quiet import quiet_exporters
+from crykit_export.to_executorch import write_executorch
+
+Steps = Sequence[dict[str, Tensor]]
+
+
+def write_onnx_int8(fp32: Path, path: Path, steps: Steps) -> None:
+    """Quantise an ONNX network: QDQ, per-channel int8 weights, uint8 activations, MinMax ranges.
+
+    Args:
+        fp32: the network as `write_onnx` wrote it.
+        path: what to write.
+        steps: inputs of the network, states included.
+    """
+    with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                self._steps: Iterator[dict[str, Tensor]] = iter(steps)
+
+            def get_next(self) -> dict[str, Any] | None:  # type: ignore[override]
+                step = next(self._steps, None)
+                return None if step is None else {k: v.numpy() for k, v in step.items()}
+
+        prepared = Path(scratch) / "prepared.onnx"
+        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=ONNX_INT8_OPS,
+        )
+
+
+ONNX_INT8_OPS = ["Conv", "Add", "Relu", "Concat", "Slice"]
+
+
+def count_onnx_per_channel(path: Path) -> int:
+    """Convolutions of an ONNX file whose int8 weights have a scale for each channel."""
+    graph = onnx.load(str(path)).graph
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+    per_channel = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in constants
+        and constants[node.input[0]].dtype == np.int8
+        and constants[node.input[1]].size == constants[node.input[0]].shape[0]
+    }
+    return sum(node.op_type == "Conv" and node.input[1] in per_channel for node in graph.node)
+
+
+def quantise_pt2e(network: ExportGraph, steps: Steps) -> nn.Module:
+    """The network with per-channel int8 weights and per-tensor int8 activations, for XNNPACK."""
+    with quiet_exporters():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        quantizer = XNNPACKQuantizer()
+        quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+        exported = torch.export.export(network.module, network.example, strict=True).module()
+        observed = prepare_pt2e(exported, quantizer)
+        with torch.no_grad():
+            for step in steps:
+                observed(*step.values())
+        return convert_pt2e(observed)
+
+
+def count_per_channel(module: nn.Module) -> int:
+    """Weights of a PT2E module that really are quantised a channel at a time."""
+    assert isinstance(module, torch.fx.GraphModule)
+    return sum("dequantize_per_channel" in str(node.target) for node in module.graph.nodes)
+
+
+def write_executorch_int8(network: ExportGraph, path: Path, steps: Steps) -> list[str]:
+    """Quantise and lower; returns the operators left to the portable kernels.
+
+    Raises:
+        RuntimeError: a convolution kept its float weights, which the quantiser never says.
+    """
+    quantised = quantise_pt2e(network, steps)
+    n_layers = sum(isinstance(m, nn.Conv2d) for m in network.module.modules())
+    n_quantised = count_per_channel(quantised)
+    if n_quantised != n_layers:
+        raise RuntimeError(f"{n_quantised} of {n_layers} convolutions have int8 weights")
+    return write_executorch(network, path, quantised)
