@@ -62,13 +62,13 @@ class Voice:
         return cls(
             f0_hz=rng.uniform(370.0, 500.0),
             tract_scale=rng.uniform(0.93, 1.08),
-            tilt=rng.uniform(0.35, 0.8),
+            tilt=rng.uniform(0.2, 0.65),
             vibrato_hz=rng.uniform(4.5, 7.5),
             vibrato_depth=rng.uniform(0.004, 0.015),
-            jitter=rng.uniform(0.003, 0.010),
+            jitter=rng.uniform(0.008, 0.020),
             shimmer=rng.uniform(0.03, 0.10),
-            breath=rng.uniform(0.02, 0.06),
-            roughness=rng.uniform(0.2, 0.6),
+            breath=rng.uniform(0.04, 0.09),
+            roughness=rng.uniform(0.3, 0.7),
         )
 
 
