@@ -1,0 +1,123 @@
+"""One step API over ONNX Runtime, ExecuTorch and torch, chosen by name and never by trying.
+
+The modules are looked up by name so that nothing which merely opens a runtime depends on all of
+them: an app that asks for ONNX can never reach torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crykit.errors import MissingPart, UsageError
+
+if TYPE_CHECKING:
+    from crykit.bundle import Bundle
+
+State = Any
+"""Opaque to the caller, never changed in place: keep it, and a stream can be resumed from there."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One step's results, owned by the caller.
+
+    Args:
+        cry_probability: (frames,) float32.
+        embedding: (frames, embedding size) float32.
+        log_mel: (log-mel frames, mel bands) float32, scaled as the model sees it.
+    """
+
+    cry_probability: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    log_mel: NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """A model that is ready to run, one stream at a time per state."""
+
+    name: str
+    """For example ``onnx-int8``."""
+
+    def initial_state(self) -> State:
+        """The state before any sound: zeros."""
+        ...
+
+    def step(self, samples: NDArray[np.float32], state: State) -> tuple[StepOutput, State]:
+        """Hear (step_samples,) float32 mono and return the outputs and the next state."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Kind:
+    module: str
+    needs: tuple[str, ...]
+    extra: str | None
+
+
+_KINDS = {
+    "onnx": _Kind("crykit.runtime.onnx", ("onnxruntime",), None),
+    "executorch": _Kind("crykit.runtime.executorch", ("executorch", "torch"), "export"),
+    "torch": _Kind("crykit.runtime.torch", ("torch",), "train"),
+}
+RUNTIMES = tuple(_KINDS)
+
+
+def _missing(kind: _Kind) -> str | None:
+    """Why a kind of runtime cannot be opened here, or None."""
+    absent = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    if not absent:
+        return None
+    what = "crykit" if kind.extra is None else f"crykit[{kind.extra}]"
+    return f"needs {' and '.join(absent)}: pip install '{what}'"
+
+
+def runtime_choices(bundle: Bundle) -> list[tuple[str, str]]:
+    """(runtime, precision) pairs that the bundle has something for, installed or not."""
+    choices = [(a.runtime, a.precision) for a in bundle.manifest.artefacts]
+    return [*choices, ("torch", "fp32")] if bundle.has_weights else choices
+
+
+def available_runtimes(bundle: Bundle) -> list[tuple[str, str, str | None]]:
+    """(runtime, precision, why it cannot be opened here or None) for all the bundle offers."""
+    rows: list[tuple[str, str, str | None]] = []
+    for runtime, precision in runtime_choices(bundle):
+        kind = _KINDS.get(runtime)
+        rows.append((runtime, precision, _missing(kind) if kind else "unknown to this version"))
+    return rows
+
+
+def open_runtime(
+    bundle: Bundle, runtime: str = "onnx", precision: str = "fp32", threads: int = 1
+) -> Runtime:
+    """Open one of the bundle's models.
+
+    Args:
+        bundle: an opened, verified bundle.
+        runtime: "onnx", "executorch" or "torch".
+        precision: "fp32" or "int8".
+        threads: that the runtime may use; one is best for a model this small.
+
+    Raises:
+        UsageError: the bundle offers no such pair.
+        MissingPart: the runtime is not installed.
+        InputError: the runtime cannot read the file.
+    """
+    choices = runtime_choices(bundle)
+    if runtime not in _KINDS or (runtime, precision) not in choices:
+        offered = ", ".join(f"{r} {p}" for r, p in choices)
+        raise UsageError(
+            f"{bundle.manifest.name} has no {runtime} {precision} model; it has {offered}"
+        )
+    kind = _KINDS[runtime]
+    missing = _missing(kind)
+    if missing:
+        raise MissingPart(f"the {runtime} runtime {missing}")
+    module = importlib.import_module(kind.module)
+    opened: Runtime = module.open_model(bundle, precision, threads)
+    return opened

@@ -1,0 +1,142 @@
+"""The manifest of a bundle, as typed data: what `manifest.json` must say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from crykit.gate import GateSettings
+
+FORMAT_VERSION = 1
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One input or output of a graph."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+class GraphSpec(msgspec.Struct, frozen=True):
+    """A graph's tensors in order: the data first, then the states.
+
+    A state that comes in as ``x`` goes out as ``x_next``.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def states(self) -> tuple[TensorSpec, ...]:
+        """Inputs that have an output ``NAME_next``."""
+        outputs = {spec.name for spec in self.outputs}
+        return tuple(spec for spec in self.inputs if f"{spec.name}_next" in outputs)
+
+
+class Graphs(msgspec.Struct, frozen=True):
+    """Samples to features, and features to probabilities."""
+
+    frontend: GraphSpec
+    network: GraphSpec
+
+
+class Tolerance(msgspec.Struct, frozen=True):
+    """How far an artefact may stray from torch, and why that is far enough."""
+
+    cry_probability_max_abs: float
+    justification: str = ""
+
+
+class Artefact(msgspec.Struct, frozen=True):
+    """One exported model: a front end and a network for one runtime at one precision."""
+
+    runtime: str
+    precision: str
+    frontend: str
+    network: str
+    tolerance: Tolerance
+    scores: dict[str, Any] = {}
+
+
+class ClipPooling(msgspec.Struct, frozen=True):
+    """How `classify` makes one number of a clip: the mean of its highest frame probabilities."""
+
+    top_fraction: float = 0.1
+    threshold: float = 0.5
+
+
+class Reasons(msgspec.Struct, frozen=True):
+    """The reason head, if there is one, and the bar it must clear to be shown."""
+
+    labels: tuple[str, ...] = ()
+    evidence: str = "none"
+    bar: Any = None
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One measured claim of the model, with its interval over groups."""
+
+    head: str
+    metric: str
+    value: float
+    ci95: tuple[float, float]
+    groups: int
+    clips: int
+    data: str
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """What a file must be, to the byte."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a device must know of a model. Times are in samples, durations in their unit."""
+
+    format_version: int
+    name: str
+    version: str
+    licence: str
+    created: str
+    description: str
+    labels: tuple[str, ...]
+    sample_rate_hz: int
+    hop_samples: int
+    step_samples: int
+    frame_samples: int
+    latency_samples: int
+    embedding_size: int
+    n_mels: int
+    architecture: dict[str, Any]
+    graphs: Graphs
+    artefacts: tuple[Artefact, ...]
+    gate: GateSettings
+    clip: ClipPooling
+    files: dict[str, FileEntry]
+    reasons: Reasons = Reasons()
+    evidence: tuple[Evidence, ...] = ()
+    training: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate_hz", "hop_samples", "step_samples", "frame_samples", "n_mels"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.step_samples % self.frame_samples or self.step_samples % self.hop_samples:
+            raise ValueError("step_samples must be whole frames and whole hops")
+        if not 0.0 < self.clip.top_fraction <= 1.0:
+            raise ValueError(f"clip.top_fraction must be in (0, 1], got {self.clip.top_fraction:g}")
+        for artefact in self.artefacts:
+            for file in (artefact.frontend, artefact.network):
+                if file not in self.files:
+                    raise ValueError(f"the artefact file {file!r} is not among its files")
+
+    def artefact(self, runtime: str, precision: str) -> Artefact | None:
+        """The artefact for a runtime and precision, or None."""
+        for artefact in self.artefacts:
+            if (artefact.runtime, artefact.precision) == (runtime, precision):
+                return artefact
+        return None
