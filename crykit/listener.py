@@ -17,6 +17,9 @@ from crykit.runtime import Runtime, StepOutput
 
 Float32 = NDArray[np.float32]
 
+MAX_AMPLITUDE = 1e6
+"""Full scale is 1. Float files do go over it; this far over, the power would soon overflow."""
+
 
 @dataclass(frozen=True)
 class FrameBlock:
@@ -94,7 +97,7 @@ class Listener:
             samples: (n,) float32 mono in [-1, 1] at `sample_rate_hz`.
 
         Raises:
-            InputError: a sample is not finite, or the array is not one-dimensional.
+            InputError: a sample is not finite or absurdly large, or the array is not one-dimensional.
             RuntimeError: the stream was flushed and not reset.
         """
         if self._flushed:
@@ -136,10 +139,14 @@ class Listener:
         samples = np.ascontiguousarray(samples, np.float32)
         if samples.ndim != 1:
             raise InputError(f"expected mono samples of shape (n,), got {samples.shape}")
-        if not np.isfinite(samples).all():
-            bad = int(np.flatnonzero(~np.isfinite(samples))[0])
+        # A NaN fails the comparison as well.
+        fine = np.abs(samples) <= MAX_AMPLITUDE
+        if not fine.all():
+            bad = int(np.flatnonzero(~fine)[0])
             at_s = (self._clock + self._filled + bad) / self.sample_rate_hz
-            raise InputError(f"the sound has a NaN or infinite sample at {at_s:.3f} s")
+            raise InputError(
+                f"expected samples between -1 and 1, got {samples[bad]} at {at_s:.3f} s"
+            )
         return samples
 
     def _step(self, samples: Float32, heard: int) -> list[CryStarted | CryEvent]:
