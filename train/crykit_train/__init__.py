@@ -1,0 +1,1 @@
+"""Training: composed sequences, the detector, its evaluation and its thresholds."""

@@ -1,0 +1,302 @@
+"""`crykit train detector`: the streaming student from composed sequences.
+
+A run folder holds ``recipe.json``, ``environment.json``, ``checkpoint.safetensors`` (to resume),
+``history.jsonl``, ``curves.png``, ``metrics.json``, and at the end ``model.safetensors`` with
+``model.json``, which `crykit export` turns into a bundle.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from crykit import __version__
+from crykit.dataset import Clip, data_summary, read_manifest
+from crykit.errors import FaultFound, InputError, UsageError
+from crykit.nn.student import CryStudent, StudentConfig
+from crykit_train import checkpoint
+from crykit_train.compose import ClipBank, Composer, usable
+from crykit_train.curves import draw_curves
+from crykit_train.evaluate import clip_scores, summarise_clips
+from crykit_train.recipe import DetectorRecipe
+from crykit_train.rounds import Round, RoundSource, update_hardness
+
+MASK_SHARE = 0.4
+GRADIENT_NORM = 5.0
+
+Progress = Callable[[int, int, float], None]
+
+
+def train_detector(
+    recipe: DetectorRecipe,
+    manifest: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    leaky: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train, and write a run folder.
+
+    Args:
+        recipe: what to do.
+        manifest: the clips; only its train split is learned from, its val split watched.
+        out: the run folder; it must be empty unless ``resume``.
+        progress: called with (step, steps, loss).
+
+    Returns:
+        The metrics that ``metrics.json`` holds.
+
+    Raises:
+        InputError: the manifest or the checkpoint is not usable.
+        UsageError: the folder holds another run.
+        FaultFound: the loss is no longer a number; the last good checkpoint is kept.
+    """
+    clips = read_manifest(manifest, leaky=leaky)
+    run = _Run(recipe, clips, out, resume)
+    try:
+        return run.train(progress)
+    finally:
+        run.source.close()
+
+
+class _Run:
+    def __init__(
+        self, recipe: DetectorRecipe, clips: list[Clip], out: Path, resume: bool
+    ) -> None:
+        self.recipe, self.out, self.clips = recipe, out, clips
+        t = recipe.train
+        self._open_folder(resume)
+        bank = ClipBank.load([c for c in clips if c.split == "train"], recipe.data)
+        self.composer = Composer(bank, recipe.compose, recipe.data, t.seed)
+        # The composing process is forked before torch starts its own threads.
+        self.source = RoundSource(self.composer, t.sequences_per_round)
+        self.is_cry = np.array([c.event == "cry" for c in bank.clips])
+        self.validation = [c for c in clips if c.split == "val" and usable(c, recipe.data)]
+        torch.set_num_threads(t.threads)
+        torch.manual_seed(t.seed)
+        self.config = StudentConfig(**msgspec.structs.asdict(recipe.model))
+        self.model = CryStudent(self.config).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.steps_per_round = (t.sequences_per_round // t.batch) * t.passes_per_round
+        self.n_steps = self.steps_per_round * t.rounds
+        decay = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": t.weight_decay}, {"params": plain}],
+            lr=t.learning_rate,
+            weight_decay=0.0,
+        )
+        self.hardness = np.full(len(bank.clips), 0.5)
+        self.next_hardness = self.hardness.copy()  # what the next round is composed with
+        self.history: list[dict[str, float]] = []
+        self.round = 0
+        self.seconds = 0.0
+        if resume:
+            self._resume()
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def train(self, progress: Progress | None) -> dict[str, Any]:
+        t = self.recipe.train
+        self.source.request(self.round, self.next_hardness)
+        while self.round < t.rounds:
+            began = time.monotonic()
+            current, composed_with = self.source.take(self.round), self.hardness.copy()
+            if self.round + 1 < t.rounds:
+                self.source.request(self.round + 1, composed_with)
+            loss = self._learn(current, progress)
+            update_hardness(self.hardness, self.is_cry, current, self._probabilities)
+            self.next_hardness = composed_with
+            self.round += 1
+            self.seconds += time.monotonic() - began
+            row = {
+                "round": self.round,
+                "step": self.round * self.steps_per_round,
+                "loss": loss,
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "hard_negatives": float((self.hardness[~self.is_cry] > 0.5).mean()),
+                "seconds": self.seconds,
+            }
+            if self.validation and (
+                self.round % t.validate_every_rounds == 0 or self.round == t.rounds
+            ):
+                scores = clip_scores(self.average, self.validation)
+                row["val_auc"] = summarise_clips(self.validation, scores)["auc"]["value"]
+            self.history.append(row)
+            self._save()
+        return self._finish()
+
+    def _learn(self, current: Round, progress: Progress | None) -> float:
+        t = self.recipe.train
+        n = len(current.targets)
+        self._probabilities = np.zeros_like(current.targets)
+        losses: list[float] = []
+        self.model.train()
+        for turn in range(t.passes_per_round):
+            rng = np.random.default_rng([t.seed, 7, self.round, turn])
+            order = rng.permutation(n)
+            for k in range(n // t.batch):
+                picked = order[k * t.batch : (k + 1) * t.batch]
+                step = self.round * self.steps_per_round + len(losses)
+                for group in self.optimiser.param_groups:
+                    group["lr"] = self._learning_rate(step)
+                loss, logits = self._step(current, picked, rng)
+                if not math.isfinite(loss):
+                    raise FaultFound(
+                        f"training: the loss is no number at step {step} (round {self.round}); "
+                        f"the last good state is in {self.out}; lower train.learning_rate and resume"
+                    )
+                losses.append(loss)
+                self._probabilities[picked] = torch.sigmoid(logits).numpy()
+                if progress and step % 8 == 0:
+                    progress(step, self.n_steps, float(np.mean(losses[-64:])))
+        return float(np.mean(losses))
+
+    def _step(
+        self, current: Round, picked: np.ndarray, rng: np.random.Generator
+    ) -> tuple[float, Tensor]:
+        features = torch.from_numpy(current.features[picked]).float()
+        _mask(features, rng)
+        features = features.to(memory_format=torch.channels_last)
+        target = torch.from_numpy(current.targets[picked])
+        weight = torch.from_numpy(current.weights[picked])
+        logits, _, _ = self.model.logits(features, *self.model.initial_state(len(picked)))
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        loss = (losses * weight).sum() / weight.sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        self.optimiser.step()
+        self._update_average()
+        return float(loss.detach()), logits.detach()
+
+    def _learning_rate(self, step: int) -> float:
+        t = self.recipe.train
+        if step < t.warm_up_steps:
+            return t.learning_rate * (step + 1) / t.warm_up_steps
+        done = (step - t.warm_up_steps) / max(1, self.n_steps - t.warm_up_steps)
+        return t.learning_rate * (0.5 + 0.5 * math.cos(math.pi * done)) + 1e-6
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = self.recipe.train.average_decay
+        for mean, now in zip(
+            self.average.state_dict().values(), self.model.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 - decay)
+            else:
+                mean.copy_(now)
+
+    # --- the folder --------------------------------------------------------------------------
+
+    def _open_folder(self, resume: bool) -> None:
+        recipe_file = self.out / "recipe.json"
+        text = msgspec.json.format(msgspec.json.encode(self.recipe), indent=2)
+        if resume:
+            if not (self.out / "checkpoint.safetensors").is_file():
+                raise InputError(f"{self.out}: holds no checkpoint to resume; leave out --resume")
+            if recipe_file.read_bytes() != text:
+                raise UsageError(f"{self.out}: was begun with another recipe; choose another --out")
+            return
+        if self.out.exists() and any(self.out.iterdir()):
+            raise UsageError(f"{self.out}: is not empty; add --resume or choose another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        recipe_file.write_bytes(text)
+        environment = {
+            "crykit": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        }
+        (self.out / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+
+    def _save(self) -> None:
+        tensors = {
+            **checkpoint.prefixed("model", self.model.state_dict()),
+            **checkpoint.prefixed("average", self.average.state_dict()),
+            **checkpoint.prefixed("optimiser", checkpoint.optimiser_tensors(self.optimiser)),
+            "hardness": torch.from_numpy(self.hardness.copy()),
+            "next_hardness": torch.from_numpy(self.next_hardness.copy()),
+        }
+        state = {"round": self.round, "seconds": self.seconds, "history": self.history}
+        checkpoint.save(self.out / "checkpoint.safetensors", tensors, state)
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        (self.out / "history.jsonl").write_text(lines)
+        draw_curves(self.history, self.out / "curves.png")
+
+    def _resume(self) -> None:
+        tensors, state = checkpoint.load(self.out / "checkpoint.safetensors")
+        self.model.load_state_dict(checkpoint.under("model", tensors))
+        self.average.load_state_dict(checkpoint.under("average", tensors))
+        checkpoint.restore_optimiser(self.optimiser, checkpoint.under("optimiser", tensors))
+        self.hardness = tensors["hardness"].numpy().copy()
+        self.next_hardness = tensors["next_hardness"].numpy().copy()
+        self.round, self.seconds = state["round"], state["seconds"]
+        self.history = state["history"]
+
+    def _finish(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = {"seconds": round(self.seconds, 1), "history": self.history[-1]}
+        if self.validation:
+            scores = clip_scores(self.average, self.validation)
+            metrics["val_clips"] = summarise_clips(self.validation, scores)
+        trained_on = [
+            c for c in self.clips if c.split == "train" and usable(c, self.recipe.data)
+        ]
+        t = self.recipe.train
+        model = {
+            "name": self.recipe.name,
+            "architecture": {"kind": "cry_student", **asdict(self.config)},
+            "training": {
+                "recipe": msgspec.to_builtins(self.recipe),
+                "data": data_summary(trained_on),
+                "seed": t.seed,
+                "steps": self.n_steps,
+                "audio_hours": round(
+                    self.n_steps * t.batch * self.composer.n_samples / 16000 / 3600, 1
+                ),
+                "minutes": round(self.seconds / 60, 1),
+            },
+            "metrics": metrics,
+        }
+        weights = {k: v.contiguous() for k, v in self.average.state_dict().items()}
+        save_file(weights, self.out / "model.safetensors")
+        (self.out / "model.json").write_text(json.dumps(model, indent=2) + "\n")
+        (self.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        return metrics
+
+
+def _mask(features: Tensor, rng: np.random.Generator) -> None:
+    """SpecAugment's masks (Park et al., Interspeech 2019), in place, on a share of the batch.
+
+    A masked stretch takes the mean of its channel, so that silence is not what a mask looks like.
+    """
+    _, _, mels, frames = features.shape
+    for x in features:
+        if rng.random() >= MASK_SHARE:
+            continue
+        fill = x.mean(dim=(1, 2), keepdim=True)
+        height = int(rng.integers(1, 11))
+        low = int(rng.integers(0, mels - height))
+        x[:, low : low + height] = fill
+        width = int(rng.integers(5, 31))
+        at = int(rng.integers(0, frames - width))
+        x[:, :, at : at + width] = fill

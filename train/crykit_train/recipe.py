@@ -1,0 +1,136 @@
+"""Recipes: a short TOML file that fixes a training run; unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crykit.errors import InputError, UsageError
+
+
+class ModelRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape of the student; the fields of `crykit.nn.student.StudentConfig`."""
+
+    stem_channels: int = 24
+    blocks: tuple[tuple[int, int, int, bool], ...] = (
+        (32, 1, 1, True),
+        (48, 2, 1, True),
+        (64, 1, 2, False),
+        (64, 1, 2, False),
+        (96, 2, 1, False),
+        (96, 1, 4, False),
+        (128, 2, 1, False),
+    )
+    embedding_size: int = 128
+    temporal_kernel: int = 5
+    temporal_dilations: tuple[int, ...] = (1, 2, 4, 8)
+
+
+class DataRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which clips of the manifest are used."""
+
+    manifest: str = ""
+    exclude_sources: tuple[str, ...] = ()
+    exclude_events: tuple[str, ...] = ("unverified",)
+    bed_events: tuple[str, ...] = ("noise", "silence")
+    # Clips labelled cry that are all but silent, or in which no voice shows, are left out.
+    suspect_cry_dbfs: float = -50.0
+    suspect_cry_tonal_fraction: float = 0.10
+
+
+class ComposeRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How sequences are composed; levels in dBFS, ratios in dB, shares from 0 to 1."""
+
+    sequence_s: float = 8.0
+    cry_share: float = 0.5
+    whole_clip_share: float = 0.2
+    negatives_mean: float = 2.0
+    overlap_share: float = 0.35
+    level_dbfs: tuple[float, float] = (-60.0, -10.0)
+    cry_snr_db: tuple[float, float] = (-5.0, 30.0)
+    negative_snr_db: tuple[float, float] = (-5.0, 35.0)
+    floor_dbfs: tuple[float, float] = (-72.0, -35.0)
+    reverb_share: float = 0.4
+    equalise_share: float = 0.6
+    equalise_db: float = 8.0
+    low_pass_share: float = 0.45
+    low_pass_all_share: float = 0.25
+    speed_share: float = 0.5
+    cry_speed: tuple[float, float] = (0.88, 1.14)
+    negative_speed: tuple[float, float] = (0.8, 1.25)
+    clipping_share: float = 0.06
+    # How often a class of negatives is drawn, before hardness; a class not named weighs 1.
+    class_weights: dict[str, float] = msgspec.field(
+        default_factory=lambda: {
+            "laugh": 2.0,
+            "children": 2.0,
+            "animal": 2.0,
+            "music": 1.5,
+            "silence": 0.3,
+        }
+    )
+
+
+class TrainRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The optimisation."""
+
+    seed: int = 1
+    rounds: int = 60
+    sequences_per_round: int = 1024
+    passes_per_round: int = 2
+    batch: int = 16
+    learning_rate: float = 3e-3
+    weight_decay: float = 2e-2
+    warm_up_steps: int = 200
+    average_decay: float = 0.998
+    threads: int = 2
+    validate_every_rounds: int = 6
+
+
+class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole `crykit train detector` run."""
+
+    name: str = "cry-student"
+    data: DataRecipe = DataRecipe()
+    model: ModelRecipe = ModelRecipe()
+    compose: ComposeRecipe = ComposeRecipe()
+    train: TrainRecipe = TrainRecipe()
+
+
+def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> DetectorRecipe:
+    """Read a recipe and apply ``section.key=value`` overrides (values in TOML's notation).
+
+    Raises:
+        InputError: no such file, or no TOML.
+        UsageError: an unknown key or a value of the wrong kind, named.
+    """
+    try:
+        tree: dict[str, Any] = msgspec.toml.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"recipe {path}: cannot be read ({error.strerror})") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path}: is no TOML ({error})") from None
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return msgspec.convert(tree, DetectorRecipe)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"recipe {path}: {error}; mend that key") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override!r}: expected section.key=value")
+    try:
+        value = msgspec.toml.decode(f"value = {text}".encode())["value"]
+    except msgspec.DecodeError:
+        value = text  # a bare word is a string
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"--set {override!r}: {section} is no section of the recipe")
+    tree[name] = value
