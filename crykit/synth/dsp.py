@@ -25,15 +25,20 @@ def to_samples(duration_s: float) -> int:
     return int(round(duration_s * SAMPLE_RATE_HZ))
 
 
-def band_limit(frequency_hz: Floats) -> Floats:
-    """Gain of the anti-alias edge: one below 7.2 kHz, a raised cosine down to zero at 7.7 kHz."""
-    edge = np.clip((BAND_LIMIT_HZ - frequency_hz) / 500.0, 0.0, 1.0)
+def band_limit(frequency_hz: Floats, top_hz: float = BAND_LIMIT_HZ) -> Floats:
+    """Gain of a soft upper edge: one until 500 Hz below `top_hz`, a raised cosine to zero there."""
+    edge = np.clip((top_hz - frequency_hz) / 500.0, 0.0, 1.0)
     return 0.5 - 0.5 * np.cos(np.pi * edge)
+
+
+def bins_hz(n_fft: int) -> Floats:
+    """Frequencies (n_fft // 2 + 1,) of the bins of a real transform."""
+    return np.fft.rfftfreq(n_fft, 1.0 / SAMPLE_RATE_HZ).astype(np.float64)
 
 
 def fir(gain: Callable[[Floats], Floats], n_taps: int = 1024) -> Samples:
     """Design a linear-phase FIR (n_taps,) whose magnitude follows `gain(frequency_hz)`."""
-    frequency_hz = np.fft.rfftfreq(n_taps, 1.0 / SAMPLE_RATE_HZ)
+    frequency_hz = bins_hz(n_taps)
     magnitude = gain(frequency_hz) * band_limit(frequency_hz)
     taps = np.roll(np.fft.irfft(magnitude, n_taps), n_taps // 2) * np.hanning(n_taps)
     return taps.astype(np.float32)
@@ -121,9 +126,10 @@ def active_rms(x: Samples) -> float:
     n_frames = len(x) // LEVEL_FRAME_SAMPLES
     if n_frames < 2:
         return rms(x)
-    frames = x[: n_frames * LEVEL_FRAME_SAMPLES].reshape(n_frames, -1).astype(np.float64)
-    power = np.mean(frames**2, axis=1)
-    return float(np.sqrt(np.mean(power[power >= 0.01 * np.percentile(power, 95)])))
+    frames = x[: n_frames * LEVEL_FRAME_SAMPLES].reshape(n_frames, LEVEL_FRAME_SAMPLES)
+    power: Floats = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    loud = float(np.percentile(power, 95))
+    return float(np.sqrt(np.mean(power[power >= 0.01 * loud])))
 
 
 def at_level(x: Samples, level_dbfs: float, peak: float = 0.9) -> Samples:
