@@ -28,7 +28,9 @@ def command() -> None:
 
 @command.command()
 @click.option("--recipe", required=True, type=click.Path(path_type=Path), help="TOML recipe.")
-@click.option("--manifest", type=click.Path(path_type=Path), help="CSV of clips, over data.manifest.")
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="CSV of clips, over data.manifest."
+)
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Run folder.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override.")
 @click.option("--resume", is_flag=True, help="Go on from the run folder's checkpoint.")
@@ -52,8 +54,6 @@ def detector(
     if chosen is None:
         raise UsageError("no manifest: give --manifest FILE.csv or data.manifest in the recipe")
     with progress_bar("training") as progress:
-        metrics = train_detector(
-            plan, chosen, out, resume=resume, leaky=leaky, progress=progress
-        )
+        metrics = train_detector(plan, chosen, out, resume=resume, leaky=leaky, progress=progress)
     json.dump(metrics, sys.stdout, indent=2)
     print()

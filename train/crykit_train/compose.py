@@ -172,7 +172,9 @@ class Composer:
         """Probabilities of cries, negatives and beds, given each clip's hardness (0 to 1)."""
         out = {}
         for name, members in (
-            ("cries", self.cries), ("negatives", self.negatives), ("beds", self.beds)
+            ("cries", self.cries),
+            ("negatives", self.negatives),
+            ("beds", self.beds),
         ):
             hard = hardness[members]
             factor = np.clip(0.4 + 0.6 * hard / max(float(hard.mean()), 1e-3), 0.4, 6.0)
@@ -259,8 +261,9 @@ class Composer:
             snr_db = rng.uniform(*r.cry_snr_db)
             at = int(rng.integers(-n // 4, int(n * 0.75)))
             for i in bout:
-                end = self._place(rng, mix, i, at, floor_rms, snr_db, r.cry_speed,
-                                  target, weight, placed)
+                end = self._place(
+                    rng, mix, i, at, floor_rms, snr_db, r.cry_speed, target, weight, placed
+                )
                 if end is None:
                     break
                 taken.append((at, end))
@@ -282,8 +285,9 @@ class Composer:
             if collides:
                 # Under a cry a negative stays where the cry can still be heard.
                 snr_db = min(snr_db, rng.uniform(-5, 12))
-            end = self._place(rng, mix, i, at, floor_rms, snr_db, r.negative_speed,
-                              target, weight, placed)
+            end = self._place(
+                rng, mix, i, at, floor_rms, snr_db, r.negative_speed, target, weight, placed
+            )
             if end is not None:
                 taken.append((at, end))
 
@@ -343,8 +347,9 @@ class Composer:
         start = max(at, int(on[0]) * 320)
         stop = min(end, int(on[-1] + 1) * 320)
         if stop - start >= FRAME_SAMPLES:
-            self._mark(index, start, stop, mix[start:stop].copy(), target, weight, placed,
-                       begins=start > 0)
+            self._mark(
+                index, start, stop, mix[start:stop].copy(), target, weight, placed, begins=start > 0
+            )
 
     def _microphone(self, rng, mix: Audio) -> Audio:
         """What the microphone does to all of it: colour, band limit, clipping, 16 bits."""

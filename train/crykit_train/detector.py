@@ -76,9 +76,7 @@ def train_detector(
 
 
 class _Run:
-    def __init__(
-        self, recipe: DetectorRecipe, clips: list[Clip], out: Path, resume: bool
-    ) -> None:
+    def __init__(self, recipe: DetectorRecipe, clips: list[Clip], out: Path, resume: bool) -> None:
         self.recipe, self.out, self.clips = recipe, out, clips
         t = recipe.train
         self._open_folder(resume)
@@ -160,7 +158,8 @@ class _Run:
                 if not math.isfinite(loss):
                     raise FaultFound(
                         f"training: the loss is no number at step {step} (round {self.round}); "
-                        f"the last good state is in {self.out}; lower train.learning_rate and resume"
+                        f"the last good state is in {self.out}; "
+                        "lower train.learning_rate and begin anew"
                     )
                 losses.append(loss)
                 self._probabilities[picked] = torch.sigmoid(logits).numpy()
@@ -258,9 +257,7 @@ class _Run:
         if self.validation:
             scores = clip_scores(self.average, self.validation)
             metrics["val_clips"] = summarise_clips(self.validation, scores)
-        trained_on = [
-            c for c in self.clips if c.split == "train" and usable(c, self.recipe.data)
-        ]
+        trained_on = [c for c in self.clips if c.split == "train" and usable(c, self.recipe.data)]
         t = self.recipe.train
         model = {
             "name": self.recipe.name,

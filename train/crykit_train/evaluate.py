@@ -79,8 +79,7 @@ def frame_probabilities(
         out.append(probabilities)
     frames = torch.cat(out, dim=1).numpy()
     return [
-        row[: -(-len(samples) // FRAME_SAMPLES)]
-        for row, samples in zip(frames, audio, strict=True)
+        row[: -(-len(samples) // FRAME_SAMPLES)] for row, samples in zip(frames, audio, strict=True)
     ]
 
 
