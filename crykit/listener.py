@@ -97,7 +97,7 @@ class Listener:
             samples: (n,) float32 mono in [-1, 1] at `sample_rate_hz`.
 
         Raises:
-            InputError: a sample is not finite or absurdly large, or the array is not one-dimensional.
+            InputError: a sample is not finite or absurdly large, or the array is not mono.
             RuntimeError: the stream was flushed and not reset.
         """
         if self._flushed:

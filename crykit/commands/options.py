@@ -1,0 +1,94 @@
+"""Options that several commands share, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from crykit.bundle import Bundle
+    from crykit.runtime import Runtime
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GATE_OPTIONS = (
+    ("on_threshold", "A cry begins where its probability reaches this."),
+    ("off_threshold", "A cry lasts while its probability stays at or over this."),
+    ("smoothing_ms", "Time constant of the average taken over probabilities first; 0 for none."),
+    ("min_on_ms", "Shortest cry that is reported."),
+    ("min_off_ms", "Shortest pause that ends a run of crying."),
+    ("merge_gap_ms", "Cries with a shorter pause between them are one."),
+)
+
+
+def _stacked(function: F, options: list[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def model_options(function: F) -> F:
+    """Adds --model, --runtime, --precision as `model`, `runtime`, `precision`."""
+    return _stacked(
+        function,
+        [
+            click.option("--model", metavar="PATH|NAME", help="Model bundle; default: shipped."),
+            click.option(
+                "--runtime",
+                type=click.Choice(["onnx", "executorch", "torch"]),
+                default="onnx",
+                show_default=True,
+                help="What runs the model.",
+            ),
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "int8"]),
+                default="fp32",
+                show_default=True,
+                help="Which of its versions.",
+            ),
+        ],
+    )
+
+
+def gate_options(function: F) -> F:
+    """Adds one option for each field of `GateSettings`; None where it is not given."""
+    options: list[Callable[[F], F]] = [
+        click.option(
+            "--" + name.replace("_", "-"),
+            type=float,
+            metavar="P" if name.endswith("threshold") else "MS",
+            help=f"{text} Default: the model's own.",
+        )
+        for name, text in GATE_OPTIONS
+    ]
+    return _stacked(function, options)
+
+
+def pcm_options(function: F) -> F:
+    """Adds --rate, --channels, --sample-format for raw PCM on standard input."""
+    return _stacked(
+        function,
+        [
+            click.option("--rate", type=int, metavar="HZ", help="Of raw PCM; default: 16000."),
+            click.option("--channels", type=int, default=1, show_default=True, help="Of raw PCM."),
+            click.option(
+                "--sample-format",
+                type=click.Choice(["s16le", "f32le"]),
+                default="s16le",
+                show_default=True,
+                help="Of raw PCM.",
+            ),
+        ],
+    )
+
+
+def open_model(model: str | None, runtime: str, precision: str) -> tuple[Bundle, Runtime]:
+    """The verified bundle and the runtime that the options of `model_options` name."""
+    from crykit.bundle import open_model_bundle
+    from crykit.runtime import open_runtime
+
+    bundle = open_model_bundle(model)
+    return bundle, open_runtime(bundle, runtime, precision)
