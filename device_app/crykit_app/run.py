@@ -18,7 +18,7 @@ from crykit.bundle import Bundle
 from crykit.gate import GateSettings
 from crykit.runtime import Runtime
 from crykit_app.engine import Engine
-from crykit_app.messages import Mailbox, StoreTrouble, Summary
+from crykit_app.messages import Mailbox, Summary
 from crykit_app.sources import Source
 from crykit_app.store import EventStore
 
@@ -74,7 +74,7 @@ def run_app(
     summary after the terminal is restored, so it may print. Raises the source's `CrykitError` if
     that ended the session, before or while the app was open.
     """
-    from crykit_app.app import CrykitApp
+    from crykit_app.app import CrykitApp, ModelInfo
 
     source.open(bundle.manifest.sample_rate_hz)
     mailbox = Mailbox()
@@ -82,8 +82,7 @@ def run_app(
     app = CrykitApp(
         mailbox,
         source=source,
-        bundle=bundle,
-        runtime=runtime,
+        model=ModelInfo.of(bundle, runtime),
         gate=gate,
         title_note=title_note,
         close_at_end=close_at_end,
@@ -141,8 +140,3 @@ def _stopped_by_signals(
     finally:
         for number in numbers:
             signal.signal(number, before[number])
-
-
-def warn_of_store(message: StoreTrouble) -> None:
-    """Say on stderr that the log cannot take an event."""
-    print(f"crykit: {message.reason}", file=sys.stderr, flush=True)

@@ -6,13 +6,17 @@ A source yields mono float32 blocks at the model's rate to the engine thread, an
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 import numpy as np
 
@@ -202,23 +206,26 @@ class FileSource:
 
     kind = "file"
     live = False
+    behind_s = 0.0
 
     def __init__(
         self, path: str | Path, *, speed: float = 1.0, started_at: datetime | None = None
     ) -> None:
         self._path = Path(path)
         self._speed = speed
-        self._audio: AudioSource | None = None
         self._rate_hz = 0
+        self._audio: AudioSource | None = None
+        self._held = ExitStack()
         self.name = self._path.name
         self.started_at = started_at
         self.length_s: float | None = None
-        self.behind_s = 0.0
 
     def open(self, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz
-        self._audio = open_audio(self._path, sample_rate_hz=sample_rate_hz)
-        self.length_s = self._audio.duration_s
+        self._audio = self._held.enter_context(
+            open_audio(self._path, sample_rate_hz=sample_rate_hz)
+        )
+        self.length_s = self._audio.expected_duration_s
 
     def blocks(self, stop: threading.Event) -> Iterator[Block]:
         if self._audio is None:
@@ -227,8 +234,68 @@ class FileSource:
             yield Block(samples)
 
     def close(self) -> None:
-        if self._audio is not None:
-            self._audio.close()
+        self._held.close()
+
+
+class PcmSource:
+    """Raw PCM on standard input, as fast as it comes; `rate_hz` defaults to the model's."""
+
+    kind = "stdin"
+    live = False
+    length_s = None
+    behind_s = 0.0
+    started_at = None
+    name = "-"
+
+    def __init__(
+        self, *, rate_hz: int | None = None, channels: int = 1, pcm_format: str = "s16le"
+    ) -> None:
+        self._rate_hz = rate_hz
+        self._channels = channels
+        self._format = pcm_format
+        self._input = _StoppableInput(sys.stdin.buffer)
+        self._audio: AudioSource | None = None
+        self._held = ExitStack()
+
+    def open(self, sample_rate_hz: int) -> None:
+        self._audio = self._held.enter_context(
+            open_audio(
+                "-",
+                sample_rate_hz=sample_rate_hz,
+                rate_hz=self._rate_hz,
+                channels=self._channels,
+                pcm_format=self._format,
+                stdin=cast("IO[bytes]", self._input),
+            )
+        )
+
+    def blocks(self, stop: threading.Event) -> Iterator[Block]:
+        if self._audio is None:
+            raise RuntimeError("blocks() before open()")
+        self._input.stop = stop
+        for samples in self._audio:
+            yield Block(samples)
+
+    def close(self) -> None:
+        self._held.close()
+
+
+class _StoppableInput:
+    """Standard input whose `read1` ends when `stop` is set, though the writer may be silent."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.stop = threading.Event()
+
+    def read1(self, size: int) -> bytes:
+        # Not the buffered reader: what it holds back would be invisible to select.
+        descriptor = self._stream.fileno()
+        while not self.stop.is_set():
+            if sys.platform == "win32" or select.select([descriptor], [], [], _PACE_S)[0]:
+                return os.read(descriptor, size)
+        return b""
+
+    read = read1
 
 
 def paced(
