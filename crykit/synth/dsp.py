@@ -69,7 +69,8 @@ def shaped_noise(
     """Return (n,) noise with the magnitude spectrum `gain(frequency_hz)`, unit RMS."""
     white = rng.standard_normal(n + n_taps, dtype=np.float32)
     noise = convolve(white, fir(gain, n_taps))[n_taps:]  # drops the filter's start-up
-    return noise / np.float32(rms(noise) + 1e-12)
+    noise /= np.float32(rms(noise) + 1e-12)
+    return noise
 
 
 def band(low_hz: float, high_hz: float, order: float = 2.0) -> Callable[[Floats], Floats]:
@@ -118,17 +119,26 @@ def reverberate(x: Samples, rng: np.random.Generator, rt60_s: float, wet: float)
 
 def rms(x: Samples | Floats) -> float:
     """Return the root mean square of `x`, 0.0 of nothing."""
-    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if len(x) else 0.0
+    block = 1 << 20  # a long night squared in double precision at once would double the memory
+    energy = sum(
+        float(np.sum(np.square(x[i : i + block], dtype=np.float64)))
+        for i in range(0, len(x), block)
+    )
+    return float(np.sqrt(energy / max(len(x), 1)))
 
 
 def active_rms(x: Samples) -> float:
-    """RMS of the 10 ms frames within 20 dB of the loud level (their 95th percentile)."""
+    """RMS of the 10 ms frames within 20 dB of the loud level.
+
+    That is the 95th percentile of the frames within 40 dB of the loudest, so that the silence
+    between two ticks of a clock does not count.
+    """
     n_frames = len(x) // LEVEL_FRAME_SAMPLES
     if n_frames < 2:
         return rms(x)
     frames = x[: n_frames * LEVEL_FRAME_SAMPLES].reshape(n_frames, LEVEL_FRAME_SAMPLES)
     power: Floats = np.mean(np.square(frames, dtype=np.float64), axis=1)
-    loud = float(np.percentile(power, 95))
+    loud = float(np.percentile(power[power >= 1e-4 * power.max()], 95))
     return float(np.sqrt(np.mean(power[power >= 0.01 * loud])))
 
 

@@ -17,6 +17,7 @@ from crykit.errors import UsageError
 from crykit.synth import household
 from crykit.synth.cry import Voice, synthetic_cry
 from crykit.synth.dsp import (
+    LEVEL_FRAME_SAMPLES,
     SAMPLE_RATE_HZ,
     Floats,
     Samples,
@@ -83,7 +84,7 @@ class Night:
 
     def save(self, folder: Path) -> tuple[Path, Path]:
         """Write `night.flac` (16 bit) and `night.csv` into `folder`; returns both paths."""
-        import soundfile
+        import soundfile  # pyright: ignore[reportMissingTypeStubs]
 
         folder.mkdir(parents=True, exist_ok=True)
         sound, truth = folder / "night.flac", folder / "night.csv"
@@ -139,7 +140,7 @@ def compose_night(seed: int, duration_s: float = 600.0) -> Night:
     night.place_cries()
     night.place_household()
     # Two loud sounds may meet: the whole night gives way, nothing is clipped.
-    mix *= np.float32(min(1.0, PEAK / float(np.max(np.abs(mix)))))
+    mix *= np.float32(min(1.0, PEAK / float(max(mix.max(), -mix.min()))))
     events = sorted(mark_overlaps(night.events), key=lambda e: (e.onset_s, e.offset_s))
     return Night(seed, mix, tuple(events))
 
@@ -167,10 +168,12 @@ def noise_floor(rng: np.random.Generator, n: int) -> Samples:
     n_knots = max(n // (30 * SAMPLE_RATE_HZ), 1) + 2
     drift_db = rng.uniform(-FLOOR_DRIFT_DB, FLOOR_DRIFT_DB, n_knots)
     # The drift is so slow that a value every 10 ms is smooth enough; it costs a hundredth.
-    frames = -(-n // 160)
-    slow = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, n_knots), drift_db)
-    floor *= np.repeat((10.0 ** (slow / 20)).astype(np.float32), 160)[:n]
-    return floor * np.float32(10.0 ** (FLOOR_DBFS / 20) / rms(floor))
+    frames = n // LEVEL_FRAME_SAMPLES
+    slow_db = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, n_knots), drift_db)
+    whole = floor[: frames * LEVEL_FRAME_SAMPLES].reshape(frames, LEVEL_FRAME_SAMPLES)
+    whole *= (10.0 ** (slow_db / 20)).astype(np.float32)[:, None]
+    floor *= np.float32(10.0 ** (FLOOR_DBFS / 20) / rms(floor))
+    return floor
 
 
 class _Mixer:
