@@ -1,5 +1,7 @@
 """Sound files and raw PCM as mono blocks at the model's rate, in constant memory."""
 
+# pyright: reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import math
@@ -168,7 +170,7 @@ class _FileReader:
             if len(block) == 0:
                 break
             read += len(block)
-            yield block
+            yield np.asarray(block, np.float32)
         # A compressed file's length is an estimate of the decoder: some play is not damage.
         if self._frames - read > self._block:
             raise _CutShortError(f"its header promises {self._frames / file.samplerate:.1f} s")

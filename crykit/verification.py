@@ -1,5 +1,8 @@
 """Does a bundle do here what it did where it was made? Golden clips on every runtime."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import time

@@ -57,7 +57,7 @@ def _as_json(folder: str, model: str, report: list[Check]) -> str:
 
 
 def _as_table(report: list[Check]) -> str:
-    rows = [("check", "runtime", "result", "max abs", "tolerance", "")]
+    rows: list[tuple[str, ...]] = [("check", "runtime", "result", "max abs", "tolerance", "")]
     for check in report:
         result = "skipped" if check.ok is None else "ok" if check.ok else "FAILED"
         what = " ".join(part for part in (check.runtime, check.precision) if part)

@@ -1,5 +1,9 @@
 """The bundle's ExecuTorch programs under its Python runtime, which itself needs torch."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from pathlib import Path

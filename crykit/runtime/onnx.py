@@ -1,5 +1,8 @@
 """The bundle's ONNX models under ONNX Runtime: what a device without torch runs."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from pathlib import Path

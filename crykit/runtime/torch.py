@@ -1,5 +1,8 @@
 """The bundle's weights in torch: the reference that every exported model is held against."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any
