@@ -1,0 +1,156 @@
+"""From a trained model to a verified bundle: write aside, replay every artefact, rename."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from safetensors.torch import save_file
+
+from crykit.bundle import WEIGHTS_NAME, write_manifest
+from crykit.errors import UsageError
+from crykit.manifest import Artefact, GraphSpec, Tolerance
+from crykit.nn.frontend import HOP_SAMPLES, N_MELS, SAMPLE_RATE_HZ, STEP_SAMPLES
+from crykit.nn.student import FRAME_SAMPLES
+from crykit_export.calibration import Audio, calibration_audio, calibration_steps, describe
+from crykit_export.gatecheck import check_artefacts
+from crykit_export.golden import write_golden
+from crykit_export.graphs import ExportGraph, build_graphs
+from crykit_export.int8 import write_executorch_int8, write_onnx_int8
+from crykit_export.model_card import CARD_NAME, model_card
+from crykit_export.source import TrainedModel
+from crykit_export.staging import staged_folder
+from crykit_export.to_executorch import write_executorch
+from crykit_export.to_onnx import write_onnx
+
+RUNTIMES = ("onnx", "executorch")
+PRECISIONS = ("fp32", "int8")
+# ONNX Runtime multiplies matrices faster than it transforms; ExecuTorch the other way round.
+TRANSFORM = {"onnx": "matmul", "executorch": "fft"}
+SUFFIX = {"onnx": "onnx", "executorch": "pte"}
+FP32_TOLERANCE = Tolerance(
+    cry_probability_max_abs=1e-4,
+    justification="The same numbers in another order of summation.",
+)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What to export and where.
+
+    Args:
+        calibration: a manifest or a folder of audio; needed for int8.
+        say: told each step, one line.
+    """
+
+    out: Path
+    runtimes: Sequence[str] = RUNTIMES
+    precisions: Sequence[str] = PRECISIONS
+    calibration: Path | None = None
+    replace: bool = False
+    seed: int = 0
+    say: Callable[[str], None] = field(default=lambda line: None)
+
+
+def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
+    """Write `plan.out` and return it.
+
+    Raises:
+        UsageError: int8 without anything to calibrate on, or the target exists.
+        FaultFound: an artefact does not agree with torch; nothing is written.
+    """
+    if "int8" in plan.precisions and plan.calibration is None:
+        raise UsageError(
+            "int8 needs sound to calibrate on: give --calibration MANIFEST.csv (its train split "
+            "is used) or a folder of recordings, or ask for --precision fp32 alone"
+        )
+    audio = calibration_audio(plan.calibration, seed=plan.seed) if plan.calibration else []
+    with staged_folder(plan.out, replace=plan.replace) as stage:
+        save_file(model.weights, stage / WEIGHTS_NAME)
+        write_golden(model.student, stage)
+        artefacts: list[Artefact] = []
+        for runtime in plan.runtimes:
+            artefacts += _write_artefacts(model, runtime, plan, stage, audio)
+        fields = manifest_fields(model, artefacts)
+        write_manifest(stage, fields)
+        manifest = plan.calibration if plan.calibration and plan.calibration.is_file() else None
+        origin = describe(plan.calibration) if plan.calibration else ""
+        measured = check_artefacts(stage, artefacts, manifest, origin, plan.say)
+        fields = manifest_fields(model, measured)
+        card = model_card(fields, stage)
+        (stage / CARD_NAME).write_text(card, encoding="utf-8")
+        write_manifest(stage, fields)
+        for path in stage.rglob("*"):  # some writers leave files that only their owner may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    return plan.out
+
+
+def _write_artefacts(
+    model: TrainedModel, runtime: str, plan: ExportPlan, stage: Path, audio: list[Audio]
+) -> list[Artefact]:
+    """Write a runtime's front end and its networks."""
+    suffix = SUFFIX[runtime]
+    front_end, network = build_graphs(model.student, TRANSFORM[runtime])
+    paths = {p: stage / _network_name(p, suffix) for p in PRECISIONS}
+    write = write_onnx if runtime == "onnx" else write_executorch
+    plan.say(f"{runtime}: front end")
+    write(front_end, stage / f"frontend.{suffix}")
+    if "fp32" in plan.precisions or runtime == "onnx":
+        plan.say(f"{runtime}: network fp32")
+        write(network, paths["fp32"])
+    if "int8" in plan.precisions:
+        steps = list(calibration_steps(front_end, network, audio))
+        plan.say(f"{runtime}: network int8, calibrated on {len(steps)} steps")
+        if runtime == "onnx":
+            write_onnx_int8(paths["fp32"], paths["int8"], steps)
+        else:
+            write_executorch_int8(network, paths["int8"], steps)
+    if "fp32" not in plan.precisions:
+        paths["fp32"].unlink(missing_ok=True)
+    return [
+        Artefact(runtime, p, f"frontend.{suffix}", paths[p].name, FP32_TOLERANCE)
+        for p in plan.precisions
+    ]
+
+
+def _network_name(precision: str, suffix: str) -> str:
+    return f"model.{suffix}" if precision == "fp32" else f"model.{precision}.{suffix}"
+
+
+def manifest_fields(model: TrainedModel, artefacts: Sequence[Artefact]) -> dict[str, Any]:
+    """Everything a manifest says but its format version and digests."""
+    front_end, network = build_graphs(model.student, "matmul")
+    record = msgspec.to_builtins(model.record)
+    return {
+        **record,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "labels": ["cry"],
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "hop_samples": HOP_SAMPLES,
+        "step_samples": STEP_SAMPLES,
+        "frame_samples": FRAME_SAMPLES,
+        # A frame is out once its step has been heard whole: no look-ahead, one step of waiting.
+        "latency_samples": STEP_SAMPLES,
+        "embedding_size": network.output_shapes()["embedding"][-1],
+        "n_mels": N_MELS,
+        "graphs": {g.name: msgspec.to_builtins(graph_spec(g)) for g in (front_end, network)},
+        "artefacts": [msgspec.to_builtins(a) for a in artefacts],
+        "reasons": {"labels": [], "evidence": "none", "bar": REASON_BAR},
+    }
+
+
+REASON_BAR = {"metric": "auc", "lower_bound_over": 0.6}
+
+
+def graph_spec(graph: ExportGraph) -> GraphSpec:
+    """Names, shapes and types of a graph's tensors."""
+    inputs = {name: tuple(tensor.shape) for name, tensor in graph.inputs.items()}
+    document = {
+        side: [{"name": n, "shape": s, "dtype": "float32"} for n, s in shapes.items()]
+        for side, shapes in (("inputs", inputs), ("outputs", graph.output_shapes()))
+    }
+    return msgspec.convert(document, GraphSpec)

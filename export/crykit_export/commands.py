@@ -1,0 +1,119 @@
+"""`crykit export`: a trained model becomes one verified bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+def _choices(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """A comma-separated option as a tuple without repeats."""
+    from crykit.errors import UsageError
+
+    chosen = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    wrong = [name for name in chosen if name not in known]
+    if wrong or not chosen:
+        raise UsageError(f"{option}: expected some of {', '.join(known)}; got {value!r}")
+    return chosen
+
+
+@click.command("export")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "runtimes",
+    default="onnx,executorch",
+    show_default=True,
+    help="Runtimes, separated by commas.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32,int8",
+    show_default=True,
+    help="Precisions, separated by commas.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="CSV|DIR",
+    help="What int8 is calibrated on: a manifest, whose train split is used and whose "
+    "val split shows what int8 costs, or a folder of recordings.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="NAME.cry",
+    help="The bundle to write [default: the model's name, here].",
+)
+@click.option("--name", help="Name of the model, if not the one its run gave it.")
+@click.option("--version", "version_", metavar="VERSION", help="Version of the model.")
+@click.option(
+    "--gate",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="JSON",
+    help="Event gate settings, in place of the run's.",
+)
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="JSON",
+    help="Further fields of model.json (evidence, metrics, clip ...) to put over it.",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle if it is there already.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of calibration clips.")
+def export(
+    model: Path,
+    runtimes: str,
+    precisions: str,
+    calibration: Path | None,
+    output: Path | None,
+    name: str | None,
+    version_: str | None,
+    gate: Path | None,
+    record: Path | None,
+    force: bool,
+    seed: int,
+) -> None:
+    """Export MODEL, a training run's folder or a bundle, as a bundle NAME.cry.
+
+    Every artefact is replayed in its own runtime and must agree with torch; if one does not,
+    nothing is written and the exit code is 1.
+    """
+    _need_extra()
+    from crykit.errors import InputError
+    from crykit_export.assemble import PRECISIONS, RUNTIMES, ExportPlan, export_bundle
+    from crykit_export.source import load_model, override
+
+    chosen_runtimes = _choices(runtimes, RUNTIMES, "--to")
+    chosen_precisions = _choices(precisions, PRECISIONS, "--precision")
+    if calibration is not None and not calibration.exists():
+        raise InputError(f"{calibration}: no such manifest or folder to calibrate on")
+    trained = override(load_model(model), record, gate, {"name": name, "version": version_})
+    out = output or Path(f"{trained.record.name}.cry")
+    plan = ExportPlan(
+        out=out,
+        runtimes=chosen_runtimes,
+        precisions=chosen_precisions,
+        calibration=calibration,
+        replace=force,
+        seed=seed,
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo(export_bundle(trained, plan))
+
+
+def _need_extra() -> None:
+    import importlib.util
+
+    from crykit.errors import MissingPart
+
+    absent = [
+        module
+        for module in ("torch", "onnx", "onnxscript", "executorch", "torchao")
+        if importlib.util.find_spec(module) is None
+    ]
+    if absent:
+        raise MissingPart(f"export needs {', '.join(absent)}: pip install 'crykit[export]'")

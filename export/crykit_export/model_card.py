@@ -1,0 +1,137 @@
+"""MODEL_CARD.md, generated from the facts of the manifest so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+CARD_NAME = "MODEL_CARD.md"
+
+
+def model_card(fields: dict[str, Any], folder: Path) -> str:
+    """The card of a bundle.
+
+    Args:
+        fields: the manifest's, without digests.
+        folder: the staged bundle, for the sizes of its files.
+    """
+    sections = [
+        _head(fields),
+        _use(),
+        _shape(fields),
+        _evidence(fields),
+        _artefacts(fields, folder),
+        _training(fields),
+        _limits(),
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _head(fields: dict[str, Any]) -> str:
+    return (
+        f"# {fields['name']} {fields['version']}\n\n{fields['description']}. "
+        f"Licence of the weights: {fields['licence']}. Exported {fields['created']}."
+    )
+
+
+def _use() -> str:
+    return """## Intended use
+
+To notice, on the device beside it, that an infant cries: for a caregiver's convenience, and for
+research into cry detection. The sound stays on the device.
+
+**Not a medical device.** It diagnoses nothing, it does not replace a caregiver's presence, and it
+must not be the only thing that anyone relies on for a child's safety.
+
+It does not say *why* a baby cries. Reasons: none claimed. Public recordings labelled with
+parents' guesses do not carry reasons over to babies that were not heard in training."""
+
+
+def _shape(fields: dict[str, Any]) -> str:
+    rate = fields["sample_rate_hz"]
+    gate = fields["gate"]
+    return f"""## What it does
+
+- In: mono audio at {rate} Hz, {_ms(fields, "step_samples"):g} ms at a time; the log-mel front end \
+({fields["n_mels"]} bands) is part of the bundle.
+- Out: a cry probability and a {fields["embedding_size"]}-number embedding every \
+{_ms(fields, "frame_samples"):g} ms. No look-ahead; it waits for a step, \
+{_ms(fields, "latency_samples"):g} ms.
+- Events: on at {gate["on_threshold"]:g}, off at {gate["off_threshold"]:g}, at least \
+{gate["min_on_ms"]:g} ms; gaps under {gate["merge_gap_ms"]:g} ms are bridged."""
+
+
+def _ms(fields: dict[str, Any], name: str) -> float:
+    return 1000.0 * fields[name] / fields["sample_rate_hz"]
+
+
+def _evidence(fields: dict[str, Any]) -> str:
+    rows = [
+        [
+            e["head"],
+            e["metric"],
+            f"{e['value']:.4f}",
+            f"{e['ci95'][0]:.4f} to {e['ci95'][1]:.4f}",
+            e["clips"],
+            e["groups"],
+            e["data"],
+        ]
+        for e in fields["evidence"]
+    ]
+    if not rows:
+        return "## Evidence\n\nNo score is stated for this model, so none may be claimed."
+    header = ["head", "metric", "value", "95% interval over groups", "clips", "groups", "data"]
+    return (
+        "## Evidence\n\nA group is a baby, an uploader or a recording; none is on two sides of the "
+        f"split.\n\n{_table(header, rows)}"
+    )
+
+
+def _artefacts(fields: dict[str, Any], folder: Path) -> str:
+    rows: list[Sequence[Any]] = []
+    for a in fields["artefacts"]:
+        scores = a["scores"]
+        loss = f"{scores['clip_auc_loss']:+.4f}" if "clip_auc_loss" in scores else "not measured"
+        rows.append(
+            [
+                a["runtime"],
+                a["precision"],
+                f"{a['network']}, {(folder / a['network']).stat().st_size / 1000:.0f} kB",
+                f"{scores['golden_max_abs']:.2g}",
+                f"{a['tolerance']['cry_probability_max_abs']:g}",
+                loss if a["precision"] == "int8" else "-",
+            ]
+        )
+    header = ["runtime", "precision", "network", "max abs from torch", "allowed", "AUC lost (val)"]
+    return (
+        "## Artefacts\n\nEach was replayed in its own runtime on the golden clip, a synthetic cry "
+        f"in synthetic noise, before the bundle was written.\n\n{_table(header, rows)}"
+    )
+
+
+def _training(fields: dict[str, Any]) -> str:
+    data = fields["training"].get("data") or []
+    if not data:
+        return "## Training data\n\nNone recorded: treat the weights as random."
+    rows = [[d["source"], d["licence"], d["clips"], d.get("groups", "")] for d in data]
+    return (
+        "## Training data\n\nNo recording is part of the bundle; the licences are those that each "
+        f"source states.\n\n{_table(['source', 'licence', 'clips', 'groups'], rows)}"
+    )
+
+
+def _limits() -> str:
+    return """## Limits
+
+- Trained on some hundreds of cries, most of them recorded by telephone at 8 kHz; babies,
+  rooms and microphones that differ from those may be heard worse. No score by age, sex, skin or
+  country is known.
+- Laughs, playing children, birds, cats and strings are what it takes for cries most often. Faint
+  cries under a loud floor are what it misses most often.
+- A whimper, a premature baby's cry and a cry through a wall were hardly in the data."""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in lines)

@@ -1,0 +1,119 @@
+"""Play the golden clip, and labelled clips if given, through one artefact; run as a program.
+
+`python -m crykit_export.replay BUNDLE RUNTIME PRECISION OUT [MANIFEST SPLIT]`
+
+Each artefact is replayed in a process of its own: a broken one may take its process down with it,
+and two runtimes in one process share thread pools and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from crykit.bundle import Bundle
+from crykit.dataset import Clip, read_clip, read_manifest
+from crykit.errors import CrykitError, FaultFound
+from crykit.runtime import Runtime, open_runtime
+from crykit.scoring import pool_clip
+from crykit_export.golden import read_golden_input
+
+Floats = NDArray[np.float32]
+TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Outputs of one artefact: on the golden clip, and a score for each labelled clip."""
+
+    cry_probability: Floats
+    embedding: Floats
+    clip_scores: Floats
+
+
+def labelled_clips(manifest: Path, split: str) -> list[Clip]:
+    """Clips of a split whose event is known."""
+    return [c for c in read_manifest(manifest) if c.split == split and c.event != "unverified"]
+
+
+def replay(folder: Path, runtime: str, precision: str, clips: tuple[Path, str] | None) -> Replay:
+    """Replay in a fresh process.
+
+    Args:
+        folder: a complete bundle, finished or staged.
+        clips: a manifest and the split whose clips are scored too.
+
+    Raises:
+        FaultFound: the process failed; the message has its last line.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "replay.safetensors"
+        command = [str(folder), runtime, precision, str(out)]
+        command += [str(clips[0]), clips[1]] if clips else []
+        done = subprocess.run(
+            [sys.executable, "-m", "crykit_export.replay", *command],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        if done.returncode != 0 or not out.is_file():
+            lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+            raise FaultFound(f"{runtime} {precision} does not run: {lines[-1]}")
+        return Replay(**load_file(out))
+
+
+def play(runtime: Runtime, audio: Floats, step_samples: int) -> tuple[Floats, Floats]:
+    """Probabilities and embeddings of audio from fresh state, the last step filled with zeros."""
+    state = runtime.initial_state()
+    padded = np.pad(audio, (0, -len(audio) % step_samples))
+    probabilities: list[Floats] = []
+    embeddings: list[Floats] = []
+    for start in range(0, len(padded), step_samples):
+        output, state = runtime.step(padded[start : start + step_samples], state)
+        probabilities.append(output.cry_probability)
+        embeddings.append(output.embedding)
+    return np.concatenate(probabilities), np.concatenate(embeddings)
+
+
+def _score(runtime: Runtime, bundle: Bundle, clips: Sequence[Clip]) -> Floats:
+    manifest = bundle.manifest
+    scores: list[float] = []
+    for clip in clips:
+        audio = read_clip(clip)
+        n_frames = -(-len(audio) // manifest.frame_samples)
+        probability, _ = play(runtime, audio, manifest.step_samples)
+        scores.append(pool_clip(probability[:n_frames], manifest.clip.top_fraction))
+    return np.asarray(scores, np.float32)
+
+
+def main(arguments: Sequence[str]) -> None:
+    folder, runtime_name, precision, out, *labelled = arguments
+    bundle = Bundle.open(folder)
+    runtime = open_runtime(bundle, runtime_name, precision, threads=1)
+    golden = read_golden_input(bundle.folder)
+    probability, embedding = play(runtime, golden, bundle.manifest.step_samples)
+    clips = labelled_clips(Path(labelled[0]), labelled[1]) if labelled else []
+    result = {
+        "cry_probability": probability,
+        "embedding": embedding,
+        "clip_scores": _score(runtime, bundle, clips),
+    }
+    save_file(result, out)
+    print(json.dumps({"frames": len(probability), "clips": len(clips)}))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except CrykitError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
