@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class InputDevice:
 
 
 @contextlib.contextmanager
-def _silent_c_library() -> Iterator[None]:
+def _silent_c_library() -> Generator[None]:
     """Keep what ALSA's C code prints about devices that it does not find off the terminal."""
     if sys.platform == "win32":
         yield
@@ -63,7 +63,7 @@ def load_sounddevice() -> Any:
     """Import sounddevice; without the PortAudio library that raises, which is said with its fix."""
     try:
         with _silent_c_library():
-            import sounddevice
+            import sounddevice  # pyright: ignore[reportMissingTypeStubs]
     except OSError as error:
         raise DeviceError(
             "sound input needs the PortAudio library, which is not installed; on Debian, Ubuntu "
@@ -84,9 +84,9 @@ def input_devices() -> list[InputDevice]:
         apis = sounddevice.query_hostapis()
         found = sounddevice.query_devices()
     except sounddevice.PortAudioError as error:
-        raise DeviceError(f"the sound system does not answer ({_reason(error)}); {_hint()}") from (
-            error
-        )
+        raise DeviceError(
+            f"the sound system does not answer ({_reason(error)}); {no_device_hint()}"
+        ) from (error)
     return [
         InputDevice(
             index=int(entry["index"]),
@@ -108,7 +108,7 @@ def find_device(wanted: str | None) -> InputDevice:
     """
     devices = input_devices()
     if not devices:
-        raise DeviceError(f"no microphone found; {_hint()}")
+        raise DeviceError(f"no microphone found; {no_device_hint()}")
     if wanted is None:
         return next((device for device in devices if device.is_default), devices[0])
     if wanted.isdecimal():
@@ -203,7 +203,7 @@ def _open_error(device: InputDevice, error: Exception) -> DeviceError:
         )
     if code == _INVALID_DEVICE:
         return DeviceError(f"{label} is gone; look for it with: crykit devices")
-    return DeviceError(f"{label} cannot be opened ({_reason(error)}); {_hint()}")
+    return DeviceError(f"{label} cannot be opened ({_reason(error)}); {no_device_hint()}")
 
 
 def _code(error: Exception) -> int | None:
@@ -215,7 +215,7 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()).removeprefix("Error opening InputStream: ")
 
 
-def _hint() -> str:
+def no_device_hint() -> str:
     """What most likely helps on this machine when there is no sound input."""
     if sys.platform == "darwin":
         return (

@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import BinaryIO
 
 from crykit.bundle import Bundle
@@ -116,7 +116,7 @@ def _conclude(engine: Engine, on_finish: OnFinish | None, interrupted: bool = Fa
 @contextlib.contextmanager
 def _stopped_by_signals(
     engine: Engine, also: Callable[[], None] | None = None
-) -> Iterator[set[int]]:
+) -> Generator[set[int]]:
     """Turn the signals that end a program into `engine.stop`; yields those that came.
 
     The second of a kind has its usual effect again, in case the first does not help.
@@ -128,7 +128,7 @@ def _stopped_by_signals(
 
     def handle(number: int, _frame: object) -> None:
         caught.add(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[number] or signal.SIG_DFL)
         engine.stop()
         if also is not None:
             also()
@@ -139,4 +139,4 @@ def _stopped_by_signals(
         yield caught
     finally:
         for number in numbers:
-            signal.signal(number, before[number])
+            signal.signal(number, before[number] or signal.SIG_DFL)

@@ -138,6 +138,15 @@ class EventStore:
         """Note that the session ended in good order."""
         self._write("UPDATE session SET ended = ? WHERE id = ?", (_text(now), session_id))
 
+    def probe(self) -> None:
+        """Raise `StoreError` if the log cannot be written; changes nothing."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write the event log {self.path} ({error})") from error
+
     def close(self) -> None:
         """Fold the write-ahead log in and close the file."""
         self._db.close()

@@ -43,14 +43,15 @@ class MelStrip(Widget):
         width, height = self.size
         palette = self.palette
         levels = self._picture(height)
-        label = {0: "log-mel", height - 1: "60 Hz"}.get(y, "") if height > 1 else "log-mel"
-        if y == 0 and height > 1:
-            label = "7.8 kHz"
+        label = {0: "7.8 kHz", height - 1: "60 Hz"}.get(y, "")
+        if height > 2 and y == height // 2:
+            label = "log-mel"
         drawn = max(0, width - MARGIN)
         segments = [Segment(label.ljust(MARGIN), palette.style(palette.dim))]
         segments.append(Segment(" " * (drawn - len(levels)), palette.style(palette.dim)))
         heat = palette.heat_colors
-        for column in levels:
+        rows: list[list[int]] = levels.tolist()
+        for column in rows:
             top, bottom = column[2 * y], column[2 * y + 1]
             segments.append(Segment("▀", _cell_style(heat[top], heat[bottom])))
         return Strip(segments, width).simplify()
@@ -70,7 +71,7 @@ def heat_levels(log_mel: npt.NDArray[np.float32], bands: int) -> npt.NDArray[np.
     columns, n_mels = log_mel.shape
     if columns == 0 or bands == 0:
         return np.zeros((0, bands), np.intp)
-    edges = np.linspace(0, n_mels, bands + 1).astype(int)
+    edges = [band * n_mels // bands for band in range(bands + 1)]
     folded = np.stack(
         [
             log_mel[:, low : max(high, low + 1)].max(axis=1)

@@ -39,7 +39,7 @@ class StatePanel(Widget):
         return Strip([Segment(text[:width].ljust(width), style)], width)
 
     def _rows(self, width: int, height: int) -> list[str]:
-        scale = 2 if height >= 11 and width >= 100 else 1
+        scale = 2 if height >= 12 and width >= 100 else 1
         word = big_text(self.word, scale)
         timer = big_text(self.timer, scale) if self.timer else []
         block = [" " * _PAD + row for row in word]

@@ -11,6 +11,8 @@ from crykit_app.clocktext import length_text
 from crykit_app.messages import Progress
 from crykit_app.palette import CALM, Palette
 
+_SHORT_UNDER = 80
+
 DISCLAIMER = "not a medical device"
 
 
@@ -70,19 +72,24 @@ class StatusBar(Widget):
             return self._strip(_fit(f"! {self.trouble}", width), palette.cry)
         lost_s = self.lost_samples / self._rate_hz
         lost = f"lost {lost_s:.2f} s" if self.lost_samples else "no audio lost"
+        text = "  ".join([*self._figures(width < _SHORT_UNDER), lost])
         return self._strip(
-            _fit("  ".join([*self._figures(), lost]), width),
+            _fit(text, width),
             palette.cry if self.lost_samples else palette.dim,
         )
 
-    def _figures(self) -> list[str]:
+    def _figures(self, short: bool) -> list[str]:
         progress = self.progress
         if progress is None:
             return ["waiting for sound"]
         latency_ms = 1000 * progress.latency_samples / self._rate_hz
         figures = [
-            f"latency {latency_ms:.0f} ms + {progress.compute_ms:.1f} ms compute",
-            f"{100 * progress.real_time_factor:.1f}% of real time",
+            f"latency {latency_ms:.0f} + {progress.compute_ms:.1f} ms"
+            if short
+            else f"latency {latency_ms:.0f} ms + {progress.compute_ms:.1f} ms compute",
+            f"{100 * progress.real_time_factor:.1f}% load"
+            if short
+            else f"real-time factor {progress.real_time_factor:.4f}",
         ]
         if progress.behind_s >= 1:
             figures.append(f"{progress.behind_s:.1f} s behind")

@@ -69,7 +69,10 @@ class ProbabilityTrace(Widget):
             return f"on   {self._on:.2f}"
         if row == off_row:
             return f"off  {self._off:.2f}"
-        return "cry" if y == 0 else ""
+        if y == 0:
+            return "cry"
+        span_s = self._history.column_s * max(0, self.size.width - MARGIN)
+        return f"-{span_s:.0f} s" if row == 0 else ""
 
 
 def _row(threshold: float, height: int) -> int:
