@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crykit.errors import UsageError
+from crykit.errors import InputError, UsageError
+from crykit.files import write_aside
 from crykit.synth import household
 from crykit.synth.cry import Voice, synthetic_cry
 from crykit.synth.dsp import (
@@ -83,15 +84,28 @@ class Night:
         return text.getvalue()
 
     def save(self, folder: Path) -> tuple[Path, Path]:
-        """Write `night.flac` (16 bit) and `night.csv` into `folder`; returns both paths."""
+        """Write `night.flac` (16 bit) and `night.csv` into `folder`; returns both paths.
+
+        Each is written whole or not at all. Raises InputError where that cannot be done.
+        """
         import soundfile  # pyright: ignore[reportMissingTypeStubs]
 
-        folder.mkdir(parents=True, exist_ok=True)
         sound, truth = folder / "night.flac", folder / "night.csv"
-        with soundfile.SoundFile(sound, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file:
-            file.comment = f"synthetic: {self.name}"
-            file.write(self.samples)
-        truth.write_text(self.truth_csv(), encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (
+                write_aside(sound) as out,
+                soundfile.SoundFile(out, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file,
+            ):
+                file.comment = f"synthetic: {self.name}"
+                file.write(self.samples)
+            with write_aside(truth) as out:
+                out.write(self.truth_csv().encode())
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise InputError(
+                f"cannot save the night in {folder}: {getattr(error, 'strerror', None) or error}; "
+                "name a folder that can be written to"
+            ) from error
         return sound, truth
 
 
