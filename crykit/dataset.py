@@ -140,6 +140,16 @@ def check_groups(clips: Iterable[Clip]) -> None:
         )
 
 
+def without_sources(clips: Iterable[Clip], sources: Sequence[str]) -> list[Clip]:
+    """Clips that share no group with the given sources, so that nothing of them is heard.
+
+    Data sets overlap: two of them may hold parts of one recording under the same group.
+    """
+    clips = list(clips)
+    heard = {clip.group for clip in clips if clip.source in sources}
+    return [clip for clip in clips if clip.group not in heard]
+
+
 def read_clip(clip: Clip) -> NDArray[np.float32]:
     """The clip's audio, (n,) float32, mono at 16 kHz.
 

@@ -113,7 +113,7 @@ class ClipBank:
 
 def usable(clip: Clip, recipe: DataRecipe) -> bool:
     """Whether a clip may be trained on: not excluded, and no suspect cry."""
-    if clip.event in recipe.exclude_events or clip.source in recipe.exclude_sources:
+    if clip.event in recipe.exclude_events:
         return False
     if clip.event != "cry":
         return True

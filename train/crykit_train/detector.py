@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crykit import __version__
-from crykit.dataset import Clip, data_summary, read_manifest
+from crykit.dataset import Clip, data_summary, read_manifest, without_sources
 from crykit.errors import FaultFound, InputError, UsageError
 from crykit.nn.student import CryStudent, StudentConfig
 from crykit_train import checkpoint
@@ -67,8 +67,8 @@ def train_detector(
         UsageError: the folder holds another run.
         FaultFound: the loss is no longer a number; the last good checkpoint is kept.
     """
-    clips = read_manifest(manifest, leaky=leaky)
-    run = _Run(recipe, clips, out, resume)
+    clips = without_sources(read_manifest(manifest, leaky=leaky), recipe.data.exclude_sources)
+    run = _Run(recipe, clips, out, resume, leaky)
     try:
         return run.train(progress)
     finally:
@@ -103,7 +103,7 @@ class _Run:
         self.hardness = np.full(len(bank.clips), 0.5)
         self.next_hardness = self.hardness.copy()  # what the next round is composed with
         self.history: list[dict[str, float]] = []
-        self.round = 0
+        self.round = self.n_averaged = 0
         self.seconds = 0.0
         if resume:
             self._resume()
@@ -194,7 +194,9 @@ class _Run:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = self.recipe.train.average_decay
+        # A young average forgets fast, or it would keep the random start for a thousand steps.
+        self.n_averaged += 1
+        decay = min(self.recipe.train.average_decay, self.n_averaged / (self.n_averaged + 9))
         for mean, now in zip(
             self.average.state_dict().values(), self.model.state_dict().values(), strict=True
         ):
@@ -251,6 +253,7 @@ class _Run:
         self.next_hardness = tensors["next_hardness"].numpy().copy()
         self.round, self.seconds = state["round"], state["seconds"]
         self.history = state["history"]
+        self.n_averaged = self.round * self.steps_per_round
 
     def _finish(self) -> dict[str, Any]:
         metrics: dict[str, Any] = {"seconds": round(self.seconds, 1), "history": self.history[-1]}
@@ -261,6 +264,7 @@ class _Run:
         t = self.recipe.train
         model = {
             "name": self.recipe.name,
+            "leaky": self.leaky,
             "architecture": {"kind": "cry_student", **asdict(self.config)},
             "training": {
                 "recipe": msgspec.to_builtins(self.recipe),
