@@ -151,7 +151,10 @@ class LogMelFrontEnd(nn.Module):
             imaginary = (right - left) @ self.sine
             power = real.square() + imaginary.square()
         mel = power @ self.mel
-        decibels = 10.0 * torch.log10(mel + POWER_EPSILON)
+        # `mel + 1e-10`, with the constant taken out: the ONNX optimiser takes an addition of 1e-10
+        # for one of zero and drops it, and then digital silence has no logarithm.
+        scaled = mel * (1.0 / POWER_EPSILON) + 1.0
+        decibels = 10.0 * (torch.log10(scaled) + math.log10(POWER_EPSILON))
         return ((decibels + LOG_MEL_OFFSET_DB) / LOG_MEL_SCALE_DB).transpose(1, 2)
 
     @staticmethod

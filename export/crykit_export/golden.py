@@ -16,19 +16,25 @@ from crykit.nn.student import CryStudent
 from crykit.synth import synthetic_cry
 
 GOLDEN_STEPS = 50  # 8 s
+SILENT_STEPS = 4
 CRY_START_S, CRY_LENGTH_S = 1.6, 4.8
 CRY_DBFS, FLOOR_DBFS = -28.0, -58.0
 SEED = 2025
 
 
 def golden_clip() -> NDArray[np.float32]:
-    """Eight seconds: a quiet room, a synthetic cry in it, the room again. Nothing is recorded."""
+    """Eight seconds: a quiet room, a synthetic cry in it, the room again, then digital silence.
+
+    Nothing in it is recorded.
+    """
     rng = np.random.default_rng(SEED)
     n_samples = GOLDEN_STEPS * STEP_SAMPLES
     audio = rng.standard_normal(n_samples) * 10.0 ** (FLOOR_DBFS / 20.0)
     cry = synthetic_cry(CRY_LENGTH_S, SEED, level_dbfs=CRY_DBFS)
     start = round(CRY_START_S * SAMPLE_RATE_HZ)
     audio[start : start + len(cry)] += cry
+    # Digital silence, with nothing to take the logarithm of, is where a front end goes wrong.
+    audio[-SILENT_STEPS * STEP_SAMPLES :] = 0.0
     return np.clip(audio, -1.0, 1.0).astype(np.float32)
 
 
@@ -43,7 +49,7 @@ def write_golden(student: CryStudent, folder: Path) -> None:
 
 def read_golden_input(folder: Path) -> NDArray[np.float32]:
     """The clip as written, (whole steps * 2560,)."""
-    return soundfile.read(folder / GOLDEN_INPUT, dtype="float32")[0]
+    return np.asarray(soundfile.read(folder / GOLDEN_INPUT, dtype="float32")[0], np.float32)
 
 
 def read_golden_expected(folder: Path) -> dict[str, NDArray[np.float32]]:
