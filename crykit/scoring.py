@@ -226,7 +226,9 @@ def group_bootstrap_auc(
     rng = np.random.default_rng(seed)
     draws: list[float] = []
     for _ in range(n):
-        drawn = [s[i] for s in strata if s for i in rng.integers(0, len(s), len(s))]
+        drawn: list[NDArray[np.intp]] = [
+            s[i] for s in strata if s for i in rng.integers(0, len(s), len(s))
+        ]
         chosen = np.concatenate(drawn)
         if positive[chosen].all():  # possible only where every group has a positive
             continue
