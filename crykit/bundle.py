@@ -212,7 +212,7 @@ def _check_name(folder: Path, name: str) -> None:
     """Refuse a listed name that could leave the folder or be loaded as code."""
     pure = PurePosixPath(name)
     odd = "\\" in name or ":" in name or "\0" in name
-    if not name or odd or pure.is_absolute() or ".." in pure.parts or str(pure) != name:
+    if not pure.parts or odd or pure.is_absolute() or ".." in pure.parts or str(pure) != name:
         raise InputError(f"{folder}: the manifest lists {name!r}, which is no path inside a bundle")
     if name == MANIFEST_NAME:
         raise InputError(f"{folder}: the manifest lists itself")

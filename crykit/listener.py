@@ -209,5 +209,6 @@ def level_dbfs(samples: Float32, frame_samples: int) -> Float32:
     """
     frames = samples[: len(samples) // frame_samples * frame_samples].reshape(-1, frame_samples)
     power = np.einsum("ij,ij->i", frames, frames) / frame_samples
-    floor = np.float32(10.0 ** (SILENCE_DBFS / 10.0))
-    return (10.0 * np.log10(np.maximum(power, floor))).astype(np.float32)
+    floor = 10.0 ** (SILENCE_DBFS / 10.0)
+    decibels = 10.0 * np.log10(np.maximum(power.astype(np.float64), floor))
+    return decibels.astype(np.float32)
