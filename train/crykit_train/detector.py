@@ -76,8 +76,10 @@ def train_detector(
 
 
 class _Run:
-    def __init__(self, recipe: DetectorRecipe, clips: list[Clip], out: Path, resume: bool) -> None:
-        self.recipe, self.out, self.clips = recipe, out, clips
+    def __init__(
+        self, recipe: DetectorRecipe, clips: list[Clip], out: Path, resume: bool, leaky: bool
+    ) -> None:
+        self.recipe, self.out, self.clips, self.leaky = recipe, out, clips, leaky
         t = recipe.train
         self._open_folder(resume)
         bank = ClipBank.load([c for c in clips if c.split == "train"], recipe.data)
