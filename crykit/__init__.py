@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from crykit.gate import EventGate, GateSettings
     from crykit.listener import Listener
     from crykit.runtime import open_runtime
+
+# ONNX Runtime (1.31 on Linux too) writes a device id under the user's cache and can report home
+# once it is imported. A program that listens in a nursery sends nothing; the variable must be set
+# before that import, wherever it comes from. Whoever sets it first has the last word.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

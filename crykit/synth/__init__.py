@@ -5,6 +5,14 @@ All of it is made up by formulas and a seed; nothing is recorded, and every use 
 
 from crykit.synth.cry import Voice, synthetic_cry
 from crykit.synth.dsp import SAMPLE_RATE_HZ
-from crykit.synth.night import Night, NightEvent, compose_night
+from crykit.synth.night import Night, NightEvent, check_duration, compose_night
 
-__all__ = ["SAMPLE_RATE_HZ", "Night", "NightEvent", "Voice", "compose_night", "synthetic_cry"]
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "Night",
+    "NightEvent",
+    "Voice",
+    "check_duration",
+    "compose_night",
+    "synthetic_cry",
+]

@@ -137,17 +137,21 @@ KINDS = {
 BACKGROUND_GROUPS = {f"synthetic:{name}" for name, kind in KINDS.items() if kind.background}
 
 
+def check_duration(duration_s: float) -> None:
+    """Raise UsageError for a night that is too short for a cry or too long for the memory."""
+    if not MIN_NIGHT_S <= duration_s <= MAX_NIGHT_S:
+        raise UsageError(
+            f"a synthetic night lasts {MIN_NIGHT_S:.0f} to {MAX_NIGHT_S:.0f} s, got {duration_s:g}"
+        )
+
+
 def compose_night(seed: int, duration_s: float = 600.0) -> Night:
     """Compose the night of `seed`: 5-8 cries and about 20 other sounds in ten minutes.
 
     One cry is quiet (SNR 8 dB), the others have 10-30 dB. The same seed and duration give the
     same samples on one machine. Raises UsageError for a duration outside 30-3600 s.
     """
-    if not MIN_NIGHT_S <= duration_s <= MAX_NIGHT_S:
-        raise UsageError(
-            f"a synthetic night lasts {MIN_NIGHT_S:.0f} to {MAX_NIGHT_S:.0f} s "
-            f"(it is held in memory), got {duration_s:g}"
-        )
+    check_duration(duration_s)
     rng = np.random.default_rng([seed, 0x417])
     mix = noise_floor(rng, to_samples(duration_s))
     night = _Mixer(mix, seed, rng)

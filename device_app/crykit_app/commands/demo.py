@@ -49,6 +49,13 @@ class Speed(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
         return speed
 
 
+def _check_duration(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    from crykit.synth import check_duration
+
+    check_duration(value)
+    return value
+
+
 @click.command("demo")
 @click.option(
     "--seed",
@@ -62,6 +69,7 @@ class Speed(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]
     "duration_s",
     type=float,
     metavar="S",
+    callback=_check_duration,
     default=600.0,
     show_default=True,
     help="Its length in seconds, 30 to 3600.",
@@ -106,7 +114,9 @@ def command(
     if save_dir is not None:
         for path in night.save(save_dir):
             _say(f"saved {path}")
-    lines = headless or not sys.stdout.isatty()
+    # The app draws on stderr and reads keys from stdin: it needs all three.
+    on_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    lines = headless or not on_terminal
     if speed is None:
         speed = math.inf if lines else SCREEN_SPEED
     source = night_source(night, speed)
