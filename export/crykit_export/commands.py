@@ -64,7 +64,7 @@ def _choices(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]
 )
 @click.option("--force", is_flag=True, help="Replace the bundle if it is there already.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of calibration clips.")
-def export(
+def command(
     model: Path,
     runtimes: str,
     precisions: str,
@@ -83,10 +83,14 @@ def export(
     nothing is written and the exit code is 1.
     """
     _need_extra()
+    import torch
+
     from crykit.errors import InputError
     from crykit_export.assemble import PRECISIONS, RUNTIMES, ExportPlan, export_bundle
     from crykit_export.source import load_model, override
 
+    # A step is too small to share out: a second thread only waits for the first.
+    torch.set_num_threads(1)
     chosen_runtimes = _choices(runtimes, RUNTIMES, "--to")
     chosen_precisions = _choices(precisions, PRECISIONS, "--precision")
     if calibration is not None and not calibration.exists():

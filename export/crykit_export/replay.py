@@ -23,8 +23,9 @@ from safetensors.numpy import load_file, save_file
 from crykit.bundle import Bundle
 from crykit.dataset import Clip, read_clip, read_manifest
 from crykit.errors import CrykitError, FaultFound
+from crykit.listener import FrameBlock
+from crykit.offline import clip_probability, make_listener
 from crykit.runtime import Runtime, open_runtime
-from crykit.scoring import pool_clip
 from crykit_export.golden import read_golden_input
 
 Floats = NDArray[np.float32]
@@ -72,26 +73,29 @@ def replay(folder: Path, runtime: str, precision: str, clips: tuple[Path, str] |
 
 
 def play(runtime: Runtime, audio: Floats, step_samples: int) -> tuple[Floats, Floats]:
-    """Probabilities and embeddings of audio from fresh state, the last step filled with zeros."""
+    """Probabilities and embeddings of whole steps of audio, from fresh state."""
     state = runtime.initial_state()
-    padded = np.pad(audio, (0, -len(audio) % step_samples))
     probabilities: list[Floats] = []
     embeddings: list[Floats] = []
-    for start in range(0, len(padded), step_samples):
-        output, state = runtime.step(padded[start : start + step_samples], state)
+    for start in range(0, len(audio), step_samples):
+        output, state = runtime.step(audio[start : start + step_samples], state)
         probabilities.append(output.cry_probability)
         embeddings.append(output.embedding)
     return np.concatenate(probabilities), np.concatenate(embeddings)
 
 
 def _score(runtime: Runtime, bundle: Bundle, clips: Sequence[Clip]) -> Floats:
-    manifest = bundle.manifest
+    listener = make_listener(bundle, runtime)
+    heard: list[FrameBlock] = []
+    listener.on_frames = heard.append
     scores: list[float] = []
     for clip in clips:
-        audio = read_clip(clip)
-        n_frames = -(-len(audio) // manifest.frame_samples)
-        probability, _ = play(runtime, audio, manifest.step_samples)
-        scores.append(pool_clip(probability[:n_frames], manifest.clip.top_fraction))
+        heard.clear()
+        listener.reset()
+        listener.feed(read_clip(clip))
+        listener.flush()
+        frames = np.concatenate([block.cry_probability for block in heard])
+        scores.append(clip_probability(frames, bundle.manifest.clip))
     return np.asarray(scores, np.float32)
 
 
