@@ -70,11 +70,18 @@ RUNTIMES = tuple(_KINDS)
 
 def _missing(kind: _Kind) -> str | None:
     """Why a kind of runtime cannot be opened here, or None."""
-    absent = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    absent = [name for name in kind.needs if not _is_installed(name)]
     if not absent:
         return None
     what = "crykit" if kind.extra is None else f"crykit[{kind.extra}]"
     return f"needs {' and '.join(absent)}: pip install '{what}'"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def runtime_choices(bundle: Bundle) -> list[tuple[str, str]]:
