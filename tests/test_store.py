@@ -138,6 +138,18 @@ def test_a_newer_log_is_refused_and_left_alone(tmp_path: Path) -> None:
         list(read_events(path))
 
 
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE photos (id)")
+    other.commit()
+    with pytest.raises(StoreError, match="another program"):
+        EventStore(path)
+    with pytest.raises(InputError, match="another program"):
+        list(read_events(path))
+    assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("photos",)]
+
+
 def test_what_is_no_log_is_said(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     path.write_bytes(b"not a database, but long enough to look at" * 40)

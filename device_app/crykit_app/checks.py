@@ -24,6 +24,7 @@ SILENT_DBFS = -95.0
 FAINT_DBFS = -75.0
 CLIPPED_SHARE = 0.001
 MAX_REAL_TIME_FACTOR = 0.5
+_FIRST_SOUND_S = 3.0
 _WARM_UP_S = 0.5
 
 
@@ -124,6 +125,9 @@ def check_device(wanted: str | None, seconds: float) -> list[Finding]:
 def _record(microphone: Microphone, seconds: float) -> tuple[Samples, int, float]:
     """Samples (n,), how many were lost, and how long that took by this machine's clock."""
     pause = threading.Event()
+    give_up = time.monotonic() + _FIRST_SOUND_S
+    while microphone.ring.waiting_samples == 0 and time.monotonic() < give_up:
+        pause.wait(0.05)
     pause.wait(_WARM_UP_S)
     microphone.ring.read(microphone.ring.waiting_samples)
     began = time.monotonic()

@@ -6,6 +6,7 @@ transaction with `synchronous=FULL`. WAL lets `crykit events` read while the lis
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ CREATE TABLE event (
   level_dbfs REAL
 );
 CREATE INDEX event_logged ON event (logged);
+"""
+
+_SELECT = """
+SELECT event.id, source, model, logged, start, onset_s, offset_s, peak_probability,
+  mean_probability, level_dbfs
+FROM event JOIN session ON session.id = session_id ORDER BY logged, event.id
 """
 
 
@@ -172,18 +179,13 @@ def read_events(path: Path, since: datetime | None = None) -> Iterator[StoredEve
             f"no event log at {path}; run crykit listen first, or name another with --db"
         )
     try:
-        db = _connect(path)
-        _check_version(db, path)
-        rows = db.execute(
-            "SELECT event.id, source, model, logged, start, onset_s, offset_s, peak_probability, "
-            "mean_probability, level_dbfs FROM event JOIN session ON session.id = session_id "
-            "ORDER BY logged, event.id"
-        )
-        for row in rows:
-            event = _stored(row)
-            if since is None or (event.start or event.logged) >= since:
-                yield event
-        db.close()
+        with contextlib.closing(_connect(path)) as db:
+            if _check_version(db, path) == 0:
+                return  # a listener is just creating it
+            for row in db.execute(_SELECT):
+                event = _stored(row)
+                if since is None or (event.start or event.logged) >= since:
+                    yield event
     except (sqlite3.Error, StoreError) as error:
         raise InputError(f"cannot read the event log {path} ({error})") from error
 
@@ -210,6 +212,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _check_version(db: sqlite3.Connection, path: Path) -> int:
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreError(f"{path} is the database of another program; choose another file")
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} has schema {version}, this crykit reads up to {SCHEMA_VERSION}; upgrade crykit"
