@@ -165,7 +165,7 @@ def murmur(duration_s: float, seed: int) -> Samples:
     n = max(int(duration_s * CONTROL_HZ), 40)
     t = np.arange(n) / CONTROL_HZ
     is_low = rng.random() < 0.5
-    pitch_hz = rng.uniform(95, 130) if is_low else rng.uniform(180, 230)
+    pitch_hz = rng.uniform(90, 125) if is_low else rng.uniform(160, 200)
     syllable = np.cumsum(rng.uniform(0.13, 0.26, int(duration_s / 0.13) + 3))
     index = np.searchsorted(syllable, t)
     vowels = np.array(VOWELS_HZ)[rng.integers(len(VOWELS_HZ), size=len(syllable) + 1)]
@@ -175,7 +175,10 @@ def murmur(duration_s: float, seed: int) -> Samples:
     phrase_s = rng.uniform(1.6, 2.8)
     in_phrase = (t % phrase_s) / phrase_s
     envelope = np.sin(np.pi * np.clip(within, 0, 1)) ** 0.7 * (in_phrase < 0.8)
-    hiss = (rng.random(len(syllable) + 1) < 0.3)[index] * (within < 0.3)
+    # Consonants: some syllables start with a hiss, others with the silence of a closed mouth.
+    start = rng.random(len(syllable) + 1)[index]
+    hiss = (start < 0.3) & (within < 0.35)
+    envelope = envelope * ~((start > 0.6) & (within < 0.35))
     voice = Controls(
         f0_hz=pitch_hz * (1.15 - 0.3 * in_phrase) * (1 + 0.03 * smooth_random(rng, n, 60)),
         voicing=envelope * ~hiss,
