@@ -20,12 +20,13 @@ def write_aside(path: str | Path) -> Generator[BinaryIO]:
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(path)
     if target.exists() and not target.is_file():
         # A pipe or a device (/dev/stdout) is written to; renaming would put a file in its place.
         with open(target, "wb") as file:
             yield file
         return
+    target = Path(os.path.realpath(target))  # a link stays a link
     descriptor, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=".part"
     )

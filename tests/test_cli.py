@@ -218,6 +218,9 @@ def test_output_is_whole_or_absent(
     assert run_cli("analyze", *eager, "-o", out, sound_file).returncode == 0
     assert lines(out.read_bytes())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cry.wav", "out.jsonl"]
+    assert lines(run_cli("analyze", *eager, "-o", "/dev/stdout", sound_file).stdout)
+    one_line(run_cli("analyze", *eager, "-o", "/dev/full", sound_file), 3, "No space left")
+    assert Path("/dev/full").is_char_device()
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -6,19 +6,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from executorch.runtime import Runtime as ExecuTorch
-from executorch.runtime import Verification
 from numpy.typing import NDArray
 
 from crykit.bundle import Bundle
 from crykit.errors import InputError
 from crykit.manifest import GraphSpec
 from crykit.runtime import StepOutput
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Its import warns of optional kernels that are absent; nobody here asked for them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+with _quiet():
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime as ExecuTorch
+    from executorch.runtime import Verification
 
 Float32 = NDArray[np.float32]
 GraphState = tuple[torch.Tensor, ...]
@@ -77,8 +98,6 @@ class ExecuTorchRuntime:
 
 def _set_threads(threads: int) -> None:
     """The thread pool ignores CPU affinity and would otherwise take every core."""
-    from executorch.extension.pybindings import portable_lib
-
     portable_lib._unsafe_reset_threadpool(threads)
 
 
