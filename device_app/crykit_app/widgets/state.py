@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.segment import Segment
 from textual.reactive import reactive
 from textual.strip import Strip
@@ -30,12 +32,15 @@ class StatePanel(Widget):
     def render_line(self, y: int) -> Strip:
         width, height = self.size
         palette = self.palette
-        crying = self.word == "crying"
-        background = palette.cry if crying else palette.panel
-        foreground = palette.on_cry if crying else palette.text
+        foreground, background = palette.text, palette.panel
+        if self.word == "crying":
+            foreground, background = palette.on_cry, palette.cry
+        elif self.word == "stopped":
+            # Nobody listens any more: that must not look like a quiet night.
+            foreground, background = palette.background, palette.text
         rows = self._rows(width, height)
         text = rows[y] if y < len(rows) else ""
-        style = palette.style(foreground, background, bold=crying)
+        style = palette.style(foreground, background, bold=self.word in ("crying", "stopped"))
         return Strip([Segment(text[:width].ljust(width), style)], width)
 
     def _rows(self, width: int, height: int) -> list[str]:
@@ -47,12 +52,12 @@ class StatePanel(Widget):
         if timer and _PAD + len(word[0]) + _GAP + len(timer[0]) + _PAD <= width:
             gap = width - 2 * _PAD - len(word[0]) - len(timer[0])
             block = [left + " " * gap + right for left, right in zip(block, timer, strict=True)]
-            return _centred(_with_details(block, details, height, width), height)
+            return _centred(_with_details(block, details, height), height)
         return _centred(_beside(block, details, width), height)
 
 
-def _with_details(block: list[str], details: list[str], height: int, width: int) -> list[str]:
-    """Details under the letters, in their descender rows where the panel is low."""
+def _with_details(block: list[str], details: list[str], height: int) -> list[str]:
+    """Details under the letters, if there is a row for them."""
     under = "   ".join(details)
     if height > len(block):
         return [*block, " " * _PAD + under] if under else block
@@ -62,11 +67,12 @@ def _with_details(block: list[str], details: list[str], height: int, width: int)
 def _beside(block: list[str], details: list[str], width: int) -> list[str]:
     """Details at the right of the letters, one a row, against the middle."""
     left = max(len(row) for row in block) + _GAP
-    room = width - left - 1
-    first = max(0, (len(block) - len(details)) // 2)
+    room = max(1, width - left - 1)
+    lines = [line for text in details for line in textwrap.wrap(text, room)][: len(block)]
+    first = max(0, (len(block) - len(lines)) // 2)
     rows = [row.ljust(left) for row in block]
-    for index, text in enumerate(details):
-        rows[first + index] += text[:room]
+    for index, line in enumerate(lines):
+        rows[first + index] += line
     return rows
 
 
