@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,8 @@ def test_listening_to_it_ends_in_good_order(
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["type"] for line in lines] == ["cry_started", "cry", "status"]
     assert lines[-1]["lost_samples"] == 0
-    assert lines[1]["start"] is not None
+    start = datetime.fromisoformat(lines[1]["start"]).timestamp()
+    assert start == pytest.approx(began, abs=0.7)
     # A live stream is as long as it was listened to.
     assert lines[-1]["position_s"] == pytest.approx(time.time() - began, abs=1.5)
     (event,) = read_events(tmp_path / "events.db")

@@ -122,7 +122,6 @@ class MicrophoneSource:
         self.name = device.name
         self._microphone = Microphone(device, ring_seconds=self._ring_seconds)
         self._microphone.open()
-        self.started_at = datetime.now().astimezone()
 
     def blocks(self, stop: threading.Event) -> Iterator[Block]:
         microphone = self._microphone
@@ -137,6 +136,9 @@ class MicrophoneSource:
             stopping = stop.is_set()
             if stopping:
                 microphone.close()
+            if self.started_at is None and self.behind_s > 0:
+                # Not when it was opened: a sound server may take seconds to deliver the first.
+                self.started_at = datetime.now().astimezone() - timedelta(seconds=self.behind_s)
             got = microphone.ring.read(microphone.sample_rate_hz)
             lost_device += got.lost_before_samples
             if len(got.samples):
