@@ -21,6 +21,7 @@ def model_card(fields: dict[str, Any], folder: Path) -> str:
         _use(),
         _shape(fields),
         _evidence(fields),
+        _scores(fields),
         _artefacts(fields, folder),
         _training(fields),
         _limits(),
@@ -86,6 +87,46 @@ def _evidence(fields: dict[str, Any]) -> str:
         "## Evidence\n\nA group is a baby, an uploader or a recording; none is on two sides of the "
         f"split.\n\n{_table(header, rows)}"
     )
+
+
+def _scores(fields: dict[str, Any]) -> str:
+    """What `crykit train evaluate` measured, if it did."""
+    metrics = fields["metrics"]
+    rows: list[Sequence[Any]] = []
+    clips = metrics.get("clips") or {}
+    for name, found in clips.items():
+        if not isinstance(found, dict):
+            continue
+        rows.append(_auc_row(f"AUC, {name.replace('_', ' ')}", found["auc"]))
+        if name == "full_band":
+            rows += [_auc_row(f"AUC, cry against {k}", v) for k, v in found["against"].items()]
+    for name, found in (metrics.get("streams") or {}).items():
+        recall = found["event_recall"]
+        bouts = f"{found['found']} of {found['bouts']} bouts, " if recall is not None else ""
+        rows.append(
+            [
+                f"streams {name}, {found['hours']:g} h",
+                f"{bouts}time F1 {found['time_f1']:.3f}" if bouts else "no cry in them",
+                f"{found['false_alarms_per_hour']:g} false alarms an hour "
+                f"(95% upper bound {found['false_alarms_per_hour_upper95']:g})",
+            ]
+        )
+    if not rows:
+        return ""
+    return (
+        f"## Scores\n\nBy `crykit train evaluate`, on the {clips.get('split', 'held-out')} split; "
+        "intervals over groups. The gate was chosen on streams of the validation split.\n\n"
+        + _table(["what", "value", "interval"], rows)
+    )
+
+
+def _auc_row(name: str, found: dict[str, Any]) -> list[Any]:
+    low, high = found["ci95"]
+    return [
+        name,
+        f"{found['value']:.4f}",
+        f"{low:.4f} to {high:.4f}, {found['cry_groups']} groups with a cry",
+    ]
 
 
 def _artefacts(fields: dict[str, Any], folder: Path) -> str:

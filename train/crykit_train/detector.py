@@ -266,6 +266,9 @@ class _Run:
         t = self.recipe.train
         model = {
             "name": self.recipe.name,
+            "version": self.recipe.version,
+            "licence": self.recipe.licence,
+            "description": self.recipe.description + (" (LEAKY SPLIT)" if self.leaky else ""),
             "leaky": self.leaky,
             "architecture": {"kind": "cry_student", **asdict(self.config)},
             "training": {

@@ -93,6 +93,10 @@ class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole `crykit train detector` run."""
 
     name: str = "cry-student"
+    version: str = "0.1.0"
+    # Of the weights. It follows from the recordings: say the strictest of theirs.
+    licence: str = "unknown"
+    description: str = "Streaming infant-cry detector"
     data: DataRecipe = DataRecipe()
     model: ModelRecipe = ModelRecipe()
     compose: ComposeRecipe = ComposeRecipe()
