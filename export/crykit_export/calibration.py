@@ -28,8 +28,11 @@ N_OTHERS = 64
 QUIET_ROOM_DBFS = -62.0
 LEVELS_DBFS = (-50.0, -12.0)
 """Range of the level, in RMS, that each clip is brought to."""
-STEPS_BETWEEN = 3
-"""Every third step is kept: neighbours share most of their state."""
+MUTED_SECONDS = 2
+MUTED_EVERY = 12
+"""One clip in so many is heard with a stretch of digital silence in its middle."""
+MAX_STEPS = 1500
+"""Of longer sequences every second step is kept, or third ...: neighbours share most of it."""
 
 
 def calibration_audio(source: Path, *, seed: int = 0) -> list[Audio]:
@@ -46,7 +49,10 @@ def calibration_audio(source: Path, *, seed: int = 0) -> list[Audio]:
     clips = _from_folder(source) if source.is_dir() else _from_manifest(source, rng)
     heard = [_placed(audio, rng) for audio in clips]
     quiet = _noise(rng, CLIP_SECONDS * 16_000, QUIET_ROOM_DBFS)
-    return [*heard, quiet, np.zeros(2 * 16_000, np.float32)]
+    silence = np.zeros(MUTED_SECONDS * 16_000, np.float32)
+    # A microphone that is muted and opened again: the widest swings that the features can make.
+    muted = [np.concatenate([a, silence, a]) for a in [*heard[::MUTED_EVERY], quiet]]
+    return [*heard, *muted, silence]
 
 
 def describe(source: Path) -> str:
@@ -95,19 +101,21 @@ def _noise(rng: np.random.Generator, n_samples: int, level_dbfs: float) -> Audio
     return (smooth / smooth.std() * 10.0 ** (level_dbfs / 20.0)).astype(np.float32)
 
 
+@torch.no_grad()
 def calibration_steps(
     front_end: ExportGraph, network: ExportGraph, sequences: list[Audio]
 ) -> Iterator[dict[str, Tensor]]:
-    """Inputs of the network, states included, at every third step of every sequence."""
+    """Inputs of the network, states included, at steps spread evenly over every sequence."""
     n_state = len(network.inputs) - 1
     step_samples = front_end.inputs["samples"].shape[1]
+    n_steps = sum(len(audio) // step_samples for audio in sequences)
+    kept_every = max(1, -(-n_steps // MAX_STEPS))
     for audio in sequences:
         heard = front_end.example[1:]
         state = network.example[1:]
         for step in range(len(audio) // step_samples):
             block = audio[step * step_samples : (step + 1) * step_samples]
-            with torch.no_grad():
-                features, *heard = front_end.module(torch.from_numpy(block)[None], *heard)
-                if step % STEPS_BETWEEN == 0:
-                    yield dict(zip(network.inputs, (features, *state), strict=True))
-                state = network.module(features, *state)[-n_state:]
+            features, *heard = front_end.module(torch.from_numpy(block)[None], *heard)
+            if step % kept_every == 0:
+                yield dict(zip(network.inputs, (features, *state), strict=True))
+            state = network.module(features, *state)[-n_state:]
