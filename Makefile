@@ -38,15 +38,15 @@ check: $(ALL)
 bench: $(ALL)
 	$(BIN)/crykit bench $(BENCH_ARGS)
 
-# Textual draws the screen as SVG and quits after so many seconds: at 20 times real time, far enough
-# into the night for the list to hold cries, and in the middle of one.
-SCREENSHOT_AFTER_S ?= 17.2
+# Textual draws the screen as SVG and quits after so many whole seconds: at ten times real time, in
+# the middle of the night's fifth cry.
+SCREENSHOT_AFTER_S ?= 44
 screenshot: $(BASE)
 	TEXTUAL_SCREENSHOT=$(SCREENSHOT_AFTER_S) TEXTUAL_SCREENSHOT_LOCATION=docs \
 	TEXTUAL_SCREENSHOT_FILENAME=screenshot.svg TERM=xterm-256color COLORTERM=truecolor \
-	COLUMNS=120 LINES=36 TZ=UTC \
-	$(BIN)/python -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))' $(BIN)/crykit demo \
-	< /dev/null > /dev/null
+	COLUMNS=120 LINES=36 \
+	$(BIN)/python -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))' \
+	  $(BIN)/crykit demo --speed 10 < /dev/null > /dev/null
 	@test -s docs/screenshot.svg
 
 clean:
