@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib", reason="needs the train extra")
 from crykit.dataset import read_manifest  # noqa: E402
 from crykit.errors import FaultFound, InputError, UsageError  # noqa: E402
 from crykit.gate import GateSettings  # noqa: E402
+from crykit.nn.student import CryStudent  # noqa: E402
 from crykit.synth import synthetic_cry  # noqa: E402
 from crykit_train import detector  # noqa: E402
 from crykit_train.compose import Placed  # noqa: E402
@@ -164,6 +165,21 @@ def test_hardness_follows_the_scores() -> None:
     hardness = np.full(4, 0.5)
     update_hardness(hardness, np.array([False, False, True, False]), round_, probabilities)
     assert hardness[0] > 0.55 and hardness[1] < 0.4 and hardness[2] > 0.6 and hardness[3] < 0.4
+
+
+def test_moving_the_prior_moves_the_odds_by_the_odds() -> None:
+    """By Bayes' rule: at the learnt prior's odds 3:7 moved to 1:99, odds shrink by their ratio."""
+    torch.manual_seed(1)
+    model = CryStudent().eval()
+    features = torch.randn(1, 2, 64, 64)
+    with torch.inference_mode():
+        before, *_ = model(features, *model.initial_state())
+        detector.move_prior(model, learnt=0.3, deployed=0.01)
+        after, *_ = model(features, *model.initial_state())
+    ratio = (after / (1 - after)) / (before / (1 - before))
+    torch.testing.assert_close(ratio, torch.full_like(ratio, (1 / 99) / (3 / 7)), rtol=1e-3, atol=0)
+    with pytest.raises(UsageError, match="priors"):
+        detector.move_prior(model, learnt=0.0, deployed=0.01)
 
 
 def test_pool_is_the_mean_of_the_highest() -> None:

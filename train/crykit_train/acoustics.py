@@ -7,15 +7,19 @@ and comes back at another length, which is a change of speed. Arrays are float32
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
-from scipy import fft
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 320  # 20 ms, for levels
 
 Audio = NDArray[np.float32]
+
+# Its annotations are those of its dispatcher, not of the arrays that come back.
+fft: Any = scipy.fft
 
 
 @dataclass(frozen=True)

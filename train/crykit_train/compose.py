@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from crykit.dataset import Clip, read_clip
 from crykit.errors import InputError
@@ -22,6 +21,7 @@ from crykit_train.acoustics import (
     active_part,
     active_rms,
     fade_edges,
+    fft,
     frame_rms,
     room_response,
     tilt,

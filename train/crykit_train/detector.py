@@ -91,7 +91,8 @@ class _Run:
         torch.set_num_threads(t.threads)
         torch.manual_seed(t.seed)
         self.config = StudentConfig(**msgspec.structs.asdict(recipe.model))
-        self.model = CryStudent(self.config).to(memory_format=torch.channels_last)
+        student = CryStudent(self.config)
+        self.model = student.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.steps_per_round = (t.sequences_per_round // t.batch) * t.passes_per_round
         self.n_steps = self.steps_per_round * t.rounds
@@ -127,6 +128,7 @@ class _Run:
             self.seconds += time.monotonic() - began
             row = {
                 "round": self.round,
+                "cry_share": float(np.average(current.targets, weights=current.weights)),
                 "step": self.round * self.steps_per_round,
                 "loss": loss,
                 "learning_rate": self.optimiser.param_groups[0]["lr"],
@@ -258,6 +260,8 @@ class _Run:
         self.n_averaged = self.round * self.steps_per_round
 
     def _finish(self) -> dict[str, Any]:
+        learnt = float(np.mean([row["cry_share"] for row in self.history]))
+        move_prior(self.average, learnt, self.recipe.train.cry_prior)
         metrics: dict[str, Any] = {"seconds": round(self.seconds, 1), "history": self.history[-1]}
         if self.validation:
             scores = clip_scores(self.average, self.validation)
@@ -288,6 +292,22 @@ class _Run:
         (self.out / "model.json").write_text(json.dumps(model, indent=2) + "\n")
         (self.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         return metrics
+
+
+@torch.no_grad()
+def move_prior(model: CryStudent, learnt: float, deployed: float) -> None:
+    """Move the head's bias from the share of cries in training to that in use.
+
+    Bayes' rule for a change of class prior alone (Saerens, Latinne and Decaestecker, Neural
+    Computation 14(1), 2002): the log-odds move by the difference of the priors' log-odds. The
+    ranking stays; probabilities come to mean something in a real night, and thresholds leave the
+    saturated end of the sigmoid, where int8 has few steps.
+    """
+    if not (0 < learnt < 1 and 0 < deployed < 1):
+        raise UsageError(f"priors must lie between 0 and 1, got {learnt:g} and {deployed:g}")
+    shift = math.log(deployed / (1 - deployed)) - math.log(learnt / (1 - learnt))
+    assert model.head.bias is not None
+    model.head.bias += shift
 
 
 def _mask(features: Tensor, rng: np.random.Generator) -> None:

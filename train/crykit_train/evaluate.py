@@ -69,7 +69,7 @@ def frame_probabilities(
     padded = np.zeros((len(audio), -(-longest // STEP_SAMPLES) * STEP_SAMPLES), np.float32)
     for row, samples in zip(padded, audio, strict=True):
         row[: len(samples)] = samples
-    state: tuple[torch.Tensor, ...] = front_end.initial_state(len(audio))
+    state: Sequence[torch.Tensor] = front_end.initial_state(len(audio))
     memory = model.initial_state(len(audio))
     out: list[torch.Tensor] = []
     block = BLOCK_STEPS * STEP_SAMPLES

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy import fft
 
 from crykit.dataset import Clip, read_clip
 from crykit.errors import InputError
@@ -24,12 +23,21 @@ from crykit_train.acoustics import (
     Audio,
     active_part,
     fade_edges,
+    fft,
     frame_rms,
     tilt,
 )
 
 STREAM_S = 600
-COLUMNS = ("onset_s", "offset_s", "event", "orig_label", "group", "source_clip", "snr_db")
+COLUMNS: tuple[str, ...] = (
+    "onset_s",
+    "offset_s",
+    "event",
+    "orig_label",
+    "group",
+    "source_clip",
+    "snr_db",
+)
 APART_SAMPLES = 6400  # 0.4 s between events
 Progress = Callable[[int, int, float], None]
 

@@ -87,6 +87,9 @@ class TrainRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average_decay: float = 0.998
     threads: int = 2
     validate_every_rounds: int = 6
+    # Share of the time that a baby cries where the model will be used. Composed sequences hold far
+    # more of it, so the head's bias is moved from their share to this one when training ends.
+    cry_prior: float = 0.015
 
 
 class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
