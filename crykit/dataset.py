@@ -5,6 +5,9 @@ cry, so a manifest in which a group straddles two splits is refused here, for tr
 calibration and measurement alike.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import csv

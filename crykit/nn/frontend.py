@@ -8,6 +8,9 @@ frame ``t`` equals ours when the audio is led by 56 zeros, the half difference o
 The front end is causal: log-mel frame ``t`` is computed from samples up to ``160 * (t + 1)``.
 """
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math
@@ -64,6 +67,15 @@ class LogMelFrontEnd(nn.Module):
     folds the window's symmetry into two products of 200 rows (fastest in ONNX Runtime), ``"fft"``
     calls the runtime's own FFT (smallest, fastest in ExecuTorch).
     """
+
+    # The buffers; those of the transform that is not used are absent.
+    mel: Tensor
+    cosine: Tensor
+    sine: Tensor
+    window: Tensor
+    floor_kernel: Tensor
+    floor_fade: Tensor
+    floor_gain: Tensor
 
     def __init__(self, dft: str = "matmul") -> None:
         super().__init__()
