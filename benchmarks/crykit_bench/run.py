@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,8 @@ class Bench:
         row = Row(id=row_id, runtime=runtime, precision=precision)
         if row_id == CNN14_ID:
             row.note = CNN14_NOTE
+            if find_spec("torch") is None:
+                row.status, row.note = "skipped", "needs torch: pip install 'crykit[bench]'"
             return row
         offered = {(r, p): missing for r, p, missing in available_runtimes(self.bundle)}
         missing = offered.get((runtime, precision), "not in the bundle")
