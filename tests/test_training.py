@@ -126,6 +126,19 @@ def test_resumes_to_the_same_weights(
         torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
 
 
+def test_starts_from_another_run(trained: Path, eight_clips: Path, tmp_path: Path) -> None:
+    detector.train_detector(recipe(1), eight_clips, tmp_path / "on", init=trained)
+    rows = [json.loads(line) for line in (tmp_path / "on" / "history.jsonl").open()]
+    first = json.loads((trained / "history.jsonl").open().readline())
+    assert rows[0]["loss"] < first["loss"]
+    assert load_run(tmp_path / "on")[1]["training"]["started_from"]["steps"] == 80
+    other = DetectorRecipe(compose=ComposeRecipe(sequence_s=4.0), train=recipe(1).train)
+    with pytest.raises(InputError, match="another shape"):
+        detector.train_detector(other, eight_clips, tmp_path / "off", init=trained)
+    with pytest.raises(InputError, match="finished run"):
+        detector.train_detector(recipe(1), eight_clips, tmp_path / "no", init=tmp_path)
+
+
 def test_a_loss_that_is_no_number_stops(
     eight_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

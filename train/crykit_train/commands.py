@@ -33,6 +33,7 @@ def command() -> None:
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Run folder.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override.")
 @click.option("--resume", is_flag=True, help="Go on from the run folder's checkpoint.")
+@click.option("--init", type=click.Path(path_type=Path), help="A finished run to start from.")
 @click.option("--leaky", is_flag=True, help="Accept groups on two sides of a split (diagnostic).")
 def detector(
     recipe: Path,
@@ -40,6 +41,7 @@ def detector(
     out: Path,
     overrides: tuple[str, ...],
     resume: bool,
+    init: Path | None,
     leaky: bool,
 ) -> None:
     """Train the streaming cry detector from a manifest of clips."""
@@ -53,7 +55,9 @@ def detector(
     if chosen is None:
         raise UsageError("no manifest: give --manifest FILE.csv or data.manifest in the recipe")
     with progress_bar("training") as progress:
-        metrics = train_detector(plan, chosen, out, resume=resume, leaky=leaky, progress=progress)
+        metrics = train_detector(
+            plan, chosen, out, resume=resume, leaky=leaky, init=init, progress=progress
+        )
     json.dump(metrics, sys.stdout, indent=2)
     print()
 
@@ -72,6 +76,12 @@ def detector(
     metavar="DIR",
     help="First choose the gate on these streams, built from the val split, and keep it.",
 )
+@click.option(
+    "--false-alarms",
+    default=1.0,
+    show_default=True,
+    help="With --choose-gate: how many an hour are bearable.",
+)
 @click.option("--leave-out", metavar="SOURCE", help="Score a source that the run never heard.")
 @click.option(
     "--negatives-of", metavar="SOURCE", help="With --leave-out: take its test negatives instead."
@@ -82,6 +92,7 @@ def evaluate(
     split: str,
     streams: tuple[Path, ...],
     choose_gate: tuple[Path, ...],
+    false_alarms: float,
     leave_out: str | None,
     negatives_of: str | None,
 ) -> None:
@@ -99,6 +110,7 @@ def evaluate(
             split=split,
             streams=streams,
             gate_streams=choose_gate,
+            false_alarms_per_hour=false_alarms,
             leave_out=leave_out,
             negatives_of=negatives_of,
             progress=progress,

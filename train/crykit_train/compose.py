@@ -224,11 +224,15 @@ class Composer:
             noise = noise + rng.uniform(0.2, 1.0) * rng.standard_normal(n, dtype=np.float32)
         spectrum = fft.rfft(noise.astype(np.float32))
         hz = np.arange(len(spectrum), dtype=np.float32) * (SAMPLE_RATE_HZ / n)
-        spectrum *= tilt(hz, float(rng.uniform(80, 1000)), float(rng.uniform(-9.0, 0.0)))
+        bedroom = rng.random() < self.recipe.bedroom_share
+        corner_hz, db_per_octave = (
+            ((120, 400), (-8.0, -4.0)) if bedroom else ((80, 1000), (-9.0, 0))
+        )
+        spectrum *= tilt(hz, float(rng.uniform(*corner_hz)), float(rng.uniform(*db_per_octave)))
         noise = fft.irfft(spectrum, n).astype(np.float32)
         drift_db = np.interp(np.linspace(0, 3, n), np.arange(4), rng.uniform(-2, 2, 4))
         noise *= (10 ** (drift_db / 20)).astype(np.float32)
-        low, high = self.recipe.floor_dbfs
+        low, high = self.recipe.bedroom_dbfs if bedroom else self.recipe.floor_dbfs
         dbfs = rng.uniform(low, high) if rng.random() < 0.85 else rng.uniform(-90, low)
         rms = 10 ** (dbfs / 20)
         noise *= np.float32(rms / (np.sqrt(np.square(noise).mean()) + 1e-12))
@@ -258,7 +262,8 @@ class Composer:
             siblings = self._cries_of[self.bank.clips[first].group]
             if rng.random() < 0.3:
                 bout.append(int(rng.choice(siblings)))
-            snr_db = rng.uniform(*r.cry_snr_db)
+            faint = rng.random() < r.faint_cry_share
+            snr_db = rng.uniform(*(r.faint_cry_snr_db if faint else r.cry_snr_db))
             at = int(rng.integers(-n // 4, int(n * 0.75)))
             for i in bout:
                 end = self._place(

@@ -49,6 +49,7 @@ def train_detector(
     *,
     resume: bool = False,
     leaky: bool = False,
+    init: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train, and write a run folder.
@@ -57,6 +58,7 @@ def train_detector(
         recipe: what to do.
         manifest: the clips; only its train split is learned from, its val split watched.
         out: the run folder; it must be empty unless ``resume``.
+        init: a finished run to start from; its weights, and how hard it found each clip.
         progress: called with (step, steps, loss).
 
     Returns:
@@ -68,7 +70,7 @@ def train_detector(
         FaultFound: the loss is no longer a number; the last good checkpoint is kept.
     """
     clips = without_sources(read_manifest(manifest, leaky=leaky), recipe.data.exclude_sources)
-    run = _Run(recipe, clips, out, resume, leaky)
+    run = _Run(recipe, clips, out, resume, leaky, init)
     try:
         return run.train(progress)
     finally:
@@ -77,7 +79,13 @@ def train_detector(
 
 class _Run:
     def __init__(
-        self, recipe: DetectorRecipe, clips: list[Clip], out: Path, resume: bool, leaky: bool
+        self,
+        recipe: DetectorRecipe,
+        clips: list[Clip],
+        out: Path,
+        resume: bool,
+        leaky: bool,
+        init: Path | None,
     ) -> None:
         self.recipe, self.out, self.clips, self.leaky = recipe, out, clips, leaky
         t = recipe.train
@@ -93,6 +101,10 @@ class _Run:
         self.config = StudentConfig(**msgspec.structs.asdict(recipe.model))
         student = CryStudent(self.config)
         self.model = student.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.hardness = np.full(len(bank.clips), 0.5)
+        self.started_from: dict[str, Any] | None = None
+        if init is not None:
+            self._start_from(init)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.steps_per_round = (t.sequences_per_round // t.batch) * t.passes_per_round
         self.n_steps = self.steps_per_round * t.rounds
@@ -103,7 +115,6 @@ class _Run:
             lr=t.learning_rate,
             weight_decay=0.0,
         )
-        self.hardness = np.full(len(bank.clips), 0.5)
         self.next_hardness = self.hardness.copy()  # what the next round is composed with
         self.history: list[dict[str, float]] = []
         self.round = self.n_averaged = 0
@@ -248,6 +259,22 @@ class _Run:
         (self.out / "history.jsonl").write_text(lines)
         draw_curves(self.history, self.out / "curves.png")
 
+    def _start_from(self, run: Path) -> None:
+        """Another run's averaged weights, before its prior was moved, and its hardness."""
+        record = run / "model.json"
+        if not record.is_file():
+            raise InputError(f"{run}: no model.json; --init takes the folder of a finished run")
+        self.started_from = json.loads(record.read_text())["training"]
+        tensors, _ = checkpoint.load(run / "checkpoint.safetensors")
+        try:
+            self.model.load_state_dict(checkpoint.under("average", tensors))
+        except RuntimeError:
+            raise InputError(
+                f"{run}: holds a model of another shape; give both recipes the same [model]"
+            ) from None
+        if len(tensors["hardness"]) == len(self.hardness):
+            self.hardness = tensors["hardness"].numpy().copy()
+
     def _resume(self) -> None:
         tensors, state = checkpoint.load(self.out / "checkpoint.safetensors")
         self.model.load_state_dict(checkpoint.under("model", tensors))
@@ -284,6 +311,7 @@ class _Run:
                     self.n_steps * t.batch * self.composer.n_samples / 16000 / 3600, 1
                 ),
                 "minutes": round(self.seconds / 60, 1),
+                "started_from": self.started_from,
             },
             "metrics": metrics,
         }

@@ -52,6 +52,12 @@ class ComposeRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cry_snr_db: tuple[float, float] = (-5.0, 30.0)
     negative_snr_db: tuple[float, float] = (-5.0, 35.0)
     floor_dbfs: tuple[float, float] = (-72.0, -35.0)
+    # A share of the floors is that of a quiet bedroom, falling by some 6 dB an octave, and a share
+    # of the cries is faint.
+    bedroom_share: float = 0.0
+    bedroom_dbfs: tuple[float, float] = (-66.0, -46.0)
+    faint_cry_share: float = 0.0
+    faint_cry_snr_db: tuple[float, float] = (-3.0, 10.0)
     reverb_share: float = 0.4
     equalise_share: float = 0.6
     equalise_db: float = 8.0

@@ -56,6 +56,7 @@ def evaluate_run(
     split: str = "test",
     streams: Sequence[Path] = (),
     gate_streams: Sequence[Path] = (),
+    false_alarms_per_hour: float = 1.0,
     leave_out: str | None = None,
     negatives_of: str | None = None,
     progress: Progress | None = None,
@@ -66,6 +67,7 @@ def evaluate_run(
         manifest: clips; those of ``split`` are scored as they are, low-passed, and quiet.
         streams: folders of streams to score with the run's gate.
         gate_streams: folders of validation streams; if given, the gate is chosen on them first.
+        false_alarms_per_hour: how many the gate may give on those.
         leave_out: score this source's clips of every split; the run must not have heard it.
         negatives_of: a source whose test clips stand in for the negatives of ``leave_out``.
     """
@@ -82,7 +84,9 @@ def evaluate_run(
         scores["clips"] = _clips(model, read_manifest(manifest), split, facts)
     if gate_streams:
         validation = read_streams(gate_streams, model, update)
-        gate = choose_gate(validation, update=update)
+        gate = choose_gate(
+            validation, max_false_alarms_per_hour=false_alarms_per_hour, update=update
+        )
         facts["gate"] = msgspec.to_builtins(gate)
         scores["gate"] = facts["gate"]
         scores["gate_streams"] = summarise_streams(validation, gate)

@@ -163,7 +163,7 @@ START_REST = {"min_on_ms": 1000.0, "min_off_ms": 800.0, "merge_gap_ms": 3000.0}
 def choose_gate(
     streams: Sequence[Stream],
     *,
-    max_false_alarms_per_hour: float = 0.5,
+    max_false_alarms_per_hour: float = 1.0,
     max_started_delay_s: float = 1.8,
     update: Update | None = None,
 ) -> GateSettings:
