@@ -144,27 +144,6 @@ def total(scores: Iterable[EventScore]) -> EventScore:
     )
 
 
-MIN_POOL_FRAMES = 8
-
-
-def pool_clip(probabilities: NDArray[np.floating], top_fraction: float) -> float:
-    """One number of a clip: the mean of its highest `top_fraction` of frames, at least 8 of them.
-
-    A cry need not fill its clip, so the mean of all frames would punish short ones; the maximum
-    would trust a single frame.
-
-    Args:
-        probabilities: (frames,).
-
-    Raises:
-        InputError: there is no frame.
-    """
-    if not len(probabilities):
-        raise InputError("a clip needs at least one frame to be scored")
-    k = min(max(MIN_POOL_FRAMES, round(top_fraction * len(probabilities))), len(probabilities))
-    return float(np.partition(probabilities, -k)[-k:].mean())
-
-
 def _average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks from 1, ties sharing their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
