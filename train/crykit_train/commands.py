@@ -78,7 +78,7 @@ def detector(
 )
 @click.option(
     "--false-alarms",
-    default=1.0,
+    default=0.5,
     show_default=True,
     help="With --choose-gate: how many an hour are bearable.",
 )

@@ -56,7 +56,7 @@ def evaluate_run(
     split: str = "test",
     streams: Sequence[Path] = (),
     gate_streams: Sequence[Path] = (),
-    false_alarms_per_hour: float = 1.0,
+    false_alarms_per_hour: float = 0.5,
     leave_out: str | None = None,
     negatives_of: str | None = None,
     progress: Progress | None = None,

@@ -146,7 +146,7 @@ def summarise_streams(streams: Sequence[Stream], gate: GateSettings) -> dict[str
 # cry is certain, a faint remainder of it is more likely cry than not.
 CHOICES: dict[str, Sequence[float]] = {
     "on_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
-    "off_threshold": (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7),
+    "off_threshold": (0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.2, 0.4, 0.7),
     "smoothing_ms": (0.0, 100.0, 200.0, 400.0),
     "min_on_ms": (400.0, 640.0, 800.0, 1000.0, 1280.0),
     "min_off_ms": (400.0, 800.0, 1400.0),
@@ -155,7 +155,7 @@ CHOICES: dict[str, Sequence[float]] = {
 # Coordinate search finds the best of its neighbourhood; two starts, with and without smoothing.
 STARTS: tuple[dict[str, float], ...] = (
     {"on_threshold": 0.8, "off_threshold": 0.05, "smoothing_ms": 0.0},
-    {"on_threshold": 0.6, "off_threshold": 0.1, "smoothing_ms": 400.0},
+    {"on_threshold": 0.6, "off_threshold": 0.07, "smoothing_ms": 200.0},
 )
 START_REST = {"min_on_ms": 1000.0, "min_off_ms": 800.0, "merge_gap_ms": 3000.0}
 
@@ -163,7 +163,7 @@ START_REST = {"min_on_ms": 1000.0, "min_off_ms": 800.0, "merge_gap_ms": 3000.0}
 def choose_gate(
     streams: Sequence[Stream],
     *,
-    max_false_alarms_per_hour: float = 1.0,
+    max_false_alarms_per_hour: float = 0.5,
     max_started_delay_s: float = 1.8,
     update: Update | None = None,
 ) -> GateSettings:
