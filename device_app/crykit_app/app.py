@@ -80,6 +80,7 @@ class CrykitApp(App[None]):
     With `redraw_hz=None` it redraws only when `refresh_from_mailbox` is called.
     """
 
+    TITLE = "crykit"
     CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (90, "-medium"), (120, "-wide")]
