@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="needs the train extra")
 from crykit.dataset import read_manifest  # noqa: E402
 from crykit.errors import FaultFound, InputError, UsageError  # noqa: E402
 from crykit.gate import GateSettings  # noqa: E402
-from crykit.nn.student import CryStudent  # noqa: E402
+from crykit.nn.student import CryStudent, StudentConfig  # noqa: E402
 from crykit.synth import synthetic_cry  # noqa: E402
 from crykit_train import detector  # noqa: E402
 from crykit_train.compose import Placed  # noqa: E402
@@ -24,7 +24,6 @@ from crykit_train.evaluate import clip_scores, pool  # noqa: E402
 from crykit_train.recipe import (  # noqa: E402
     ComposeRecipe,
     DetectorRecipe,
-    ModelRecipe,
     TrainRecipe,
 )
 from crykit_train.report import evaluate_run, load_run  # noqa: E402
@@ -34,7 +33,7 @@ from crykit_train.streams import Stream, choose_gate, score_streams  # noqa: E40
 pytestmark = pytest.mark.torch
 RATE_HZ = 16_000
 
-TINY = ModelRecipe(
+TINY = StudentConfig(
     stem_channels=8,
     blocks=((16, 2, 1, True), (16, 2, 2, False), (24, 2, 1, False)),
     embedding_size=16,

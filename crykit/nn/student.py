@@ -12,8 +12,8 @@ audio in steps gives what feeding it whole gives.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +23,8 @@ FRAME_HOPS = 4  # log-mel frames to one output frame: 40 ms, 25 Hz
 FRAME_SAMPLES = 640
 
 
-@dataclass(frozen=True)
-class StudentConfig:
-    """Shape of a `CryStudent`; it is written in the bundle's manifest.
+class StudentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shape of a `CryStudent`; a recipe's ``[model]``, and part of a bundle's manifest.
 
     ``blocks`` lists (channels, mel stride, dilation, full) of the two-dimensional layers;
     ``temporal_dilations`` the layers over time that follow them.

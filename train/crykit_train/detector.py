@@ -14,7 +14,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 from crykit import __version__
 from crykit.dataset import Clip, data_summary, read_manifest, without_sources
 from crykit.errors import FaultFound, InputError, UsageError
-from crykit.nn.student import CryStudent, StudentConfig
+from crykit.nn.student import CryStudent
 from crykit_train import checkpoint
 from crykit_train.compose import ClipBank, Composer, usable
 from crykit_train.curves import draw_curves
@@ -98,8 +97,7 @@ class _Run:
         self.validation = [c for c in clips if c.split == "val" and usable(c, recipe.data)]
         torch.set_num_threads(t.threads)
         torch.manual_seed(t.seed)
-        self.config = StudentConfig(**msgspec.structs.asdict(recipe.model))
-        student = CryStudent(self.config)
+        student = CryStudent(recipe.model)
         self.model = student.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.hardness = np.full(len(bank.clips), 0.5)
         self.started_from: dict[str, Any] | None = None
@@ -301,7 +299,7 @@ class _Run:
             "licence": self.recipe.licence,
             "description": self.recipe.description + (" (LEAKY SPLIT)" if self.leaky else ""),
             "leaky": self.leaky,
-            "architecture": {"kind": "cry_student", **asdict(self.config)},
+            "architecture": {"kind": "cry_student", **msgspec.structs.asdict(self.recipe.model)},
             "training": {
                 "recipe": msgspec.to_builtins(self.recipe),
                 "data": data_summary(trained_on),

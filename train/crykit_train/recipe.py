@@ -8,24 +8,7 @@ from typing import Any
 import msgspec
 
 from crykit.errors import InputError, UsageError
-
-
-class ModelRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Shape of the student; the fields of `crykit.nn.student.StudentConfig`."""
-
-    stem_channels: int = 24
-    blocks: tuple[tuple[int, int, int, bool], ...] = (
-        (32, 1, 1, True),
-        (48, 2, 1, True),
-        (64, 1, 2, False),
-        (64, 1, 2, False),
-        (96, 2, 1, False),
-        (96, 1, 4, False),
-        (128, 2, 1, False),
-    )
-    embedding_size: int = 128
-    temporal_kernel: int = 5
-    temporal_dilations: tuple[int, ...] = (1, 2, 4, 8)
+from crykit.nn.student import StudentConfig
 
 
 class DataRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,7 +90,7 @@ class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     licence: str = "unknown"
     description: str = "Streaming infant-cry detector"
     data: DataRecipe = DataRecipe()
-    model: ModelRecipe = ModelRecipe()
+    model: StudentConfig = StudentConfig()
     compose: ComposeRecipe = ComposeRecipe()
     train: TrainRecipe = TrainRecipe()
 
