@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import soundfile
 import torch
@@ -52,7 +52,7 @@ def write_run(folder: Path, student: CryStudent | None = None) -> Path:
     record = {
         "name": "tiny",
         "description": "Random weights, for tests",
-        "architecture": {"kind": "cry_student", **asdict(student.config)},
+        "architecture": {"kind": "cry_student", **msgspec.structs.asdict(student.config)},
         "gate": {"on_threshold": 0.6, "off_threshold": 0.4, "min_on_ms": 400},
         "training": {
             "recipe": {"manifest": "/home/somebody/data/manifest.csv"},
