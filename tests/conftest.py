@@ -24,7 +24,7 @@ RATE_HZ = 16_000
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of real recordings: CRYKIT_DATA, or shared/data beside the checkout."""
+    """The folder of real recordings: CRYKIT_DATA, or the one beside the checkout."""
     named = os.environ.get("CRYKIT_DATA")
     folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
     if not (folder / "manifest.csv").is_file():
