@@ -115,7 +115,8 @@ def _scores(fields: dict[str, Any]) -> str:
         return ""
     return (
         f"## Scores\n\nBy `crykit train evaluate`, on the {clips.get('split', 'held-out')} split; "
-        "intervals over groups. The gate was chosen on streams of the validation split.\n\n"
+        "intervals over groups. The gate's settings were searched on validation streams; what else "
+        "was looked at before they were kept, a run's own notes must tell.\n\n"
         + _table(["what", "value", "interval"], rows)
     )
 
