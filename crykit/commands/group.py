@@ -17,10 +17,13 @@ DEFAULT_COMMAND = "listen"
 # Which extra brings a module; a workshop's own commands name their own extra first.
 _EXTRA_OF_COMMAND = {"train": "train", "export": "export", "bench": "bench"}
 _EXTRA_OF_MODULE = {
+    "ai_edge_litert": "peers",
     "executorch": "export",
+    "lightning_fabric": "train",
     "matplotlib": "train",
     "onnx": "export",
     "onnxscript": "export",
+    "opensmile": "compare",
     "paho": "mqtt",
     "psutil": "bench",
     "scipy": "train",
@@ -28,7 +31,10 @@ _EXTRA_OF_MODULE = {
     "torch": "train",
     "torchao": "export",
     "torchaudio": "train",
+    "transformers": "peers",
+    "webdataset": "train",
 }
+_OPTIONAL_EXTRAS = ("compare", "peers")  # no command's own extra brings them
 
 
 class LazyGroup(click.Group):
@@ -80,7 +86,9 @@ def explain_missing(command: str | None, error: ImportError) -> MissingPart | No
     module = (error.name or "").partition(".")[0]
     if module not in _EXTRA_OF_MODULE:
         return None
-    extra = _EXTRA_OF_COMMAND.get(command or "", _EXTRA_OF_MODULE[module])
+    extra = _EXTRA_OF_MODULE[module]
+    if extra not in _OPTIONAL_EXTRAS:
+        extra = _EXTRA_OF_COMMAND.get(command or "", extra)
     what = f"crykit {command}" if command else "crykit"
     return MissingPart(
         f"`{what}` needs {module}, which is not installed: pip install 'crykit[{extra}]'"

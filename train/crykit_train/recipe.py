@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from crykit.errors import InputError, UsageError
 from crykit.nn.student import StudentConfig
+
+Recipe = TypeVar("Recipe", bound=msgspec.Struct)
 
 
 class DataRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +98,15 @@ class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> DetectorRecipe:
+    """`load_recipe` of a `crykit train detector` run."""
+    return load_recipe(path, DetectorRecipe, overrides)
+
+
+def load_recipe(path: str | Path, kind: type[Recipe], overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe and apply ``section.key=value`` overrides (values in TOML's notation).
+
+    Args:
+        kind: the `msgspec.Struct` that the recipe must be; it should forbid unknown fields.
 
     Raises:
         InputError: no such file, or no TOML.
@@ -111,7 +121,7 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> DetectorRe
     for override in overrides:
         _override(tree, override)
     try:
-        return msgspec.convert(tree, DetectorRecipe)
+        return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"recipe {path}: {error}; mend that key") from None
 
