@@ -1,4 +1,4 @@
-"""`crykit train ...`: learning and measuring. A module here is a subcommand, imported when asked."""
+"""`crykit train ...`. Each module here is a subcommand, imported when it is asked for."""
 
 from __future__ import annotations
 
