@@ -1,0 +1,1 @@
+"""Recordings before training: importers, licences, shards, the leakage audit."""

@@ -1,0 +1,1 @@
+"""What models know, where it came from, and what scores are worth."""
