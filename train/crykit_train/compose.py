@@ -27,7 +27,9 @@ from crykit_train.acoustics import (
     tilt,
     treat,
 )
-from crykit_train.recipe import ComposeRecipe, DataRecipe
+from crykit_train.data.licences import allows_commercial_use
+from crykit_train.recipe import ComposeRecipe, DataRecipe, DistilRecipe
+from crykit_train.targets import UNVERIFIED, SoftTargets
 
 FRAME_SAMPLES = 640  # one output frame of the student, 40 ms
 STEP_SAMPLES = 2560
@@ -38,6 +40,7 @@ ONSET_FRAMES, ONSET_WEIGHT = 6, 0.3
 OFFSET_FRAMES, OFFSET_WEIGHT = 15, 0.1
 PAUSE_WEIGHT = 0.4  # a pause for breath is part of the cry, but nothing in it says so
 PAUSE_DB = 25.0
+FAINT_TARGET = 0.1  # less than this in another sound is a teacher's noise
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,29 @@ class Composition:
 
 @dataclass
 class ClipBank:
-    """The training clips in memory, as int16, trimmed to what sounds."""
+    """The training clips in memory, as int16, trimmed to what sounds.
+
+    ``is_cry`` says what a clip is learned as; ``tracks`` what teachers hear in it, a target every
+    40 ms of the whole clip, or None.
+    """
 
     clips: list[Clip]
     whole: list[NDArray[np.int16]] = field(default_factory=list)
     span: list[tuple[int, int]] = field(default_factory=list)
+    is_cry: list[bool] = field(default_factory=list)
+    tracks: list[NDArray[np.float32] | None] = field(default_factory=list)
 
     @classmethod
-    def load(cls, clips: Sequence[Clip], recipe: DataRecipe) -> ClipBank:
+    def load(
+        cls,
+        clips: Sequence[Clip],
+        recipe: DataRecipe,
+        distil: DistilRecipe | None = None,
+        targets: SoftTargets | None = None,
+    ) -> ClipBank:
         """Decode the usable clips.
+
+        With ``targets``, unlabelled clips are taken in as what the teachers are sure of.
 
         Raises:
             InputError: no cry, no negative or no bed is left.
@@ -88,12 +105,18 @@ class ClipBank:
             is_bed = clip.event in recipe.bed_events
             if trimmed is None and not is_bed:
                 continue
+            track = _target_track(clip, distil, targets)
+            kind = _learned_as_cry(clip, distil, targets)
+            if kind is None:
+                continue
             bank.clips.append(clip)
+            bank.is_cry.append(kind)
+            bank.tracks.append(track)
             bank.whole.append(np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16))
             bank.span.append(_span(samples) if trimmed is not None else (0, len(samples)))
         for what, found in (
-            ("cry", bank.indices(lambda c: c.event == "cry")),
-            ("negative", bank.indices(lambda c: c.event != "cry")),
+            ("cry", bank.cries()),
+            ("negative", bank.others()),
             ("noise floor", bank.indices(lambda c: c.event in recipe.bed_events)),
         ):
             if not found:
@@ -102,6 +125,12 @@ class ClipBank:
 
     def indices(self, wanted: Callable[[Clip], bool]) -> list[int]:
         return [i for i, clip in enumerate(self.clips) if wanted(clip)]
+
+    def cries(self) -> list[int]:
+        return [i for i, is_cry in enumerate(self.is_cry) if is_cry]
+
+    def others(self) -> list[int]:
+        return [i for i, is_cry in enumerate(self.is_cry) if not is_cry]
 
     def samples(self, index: int) -> Audio:
         return self.whole[index].astype(np.float32) / np.float32(32767)
@@ -115,12 +144,39 @@ def usable(clip: Clip, recipe: DataRecipe) -> bool:
     """Whether a clip may be trained on: not excluded, and no suspect cry."""
     if clip.event in recipe.exclude_events:
         return False
+    if recipe.licences == "commercial" and not allows_commercial_use(clip.licence):
+        return False
     if clip.event != "cry":
         return True
     return (
         clip.number("rms_dbfs", 0.0) >= recipe.suspect_cry_dbfs
         and clip.number("tonal_frac", 1.0) >= recipe.suspect_cry_tonal_fraction
     )
+
+
+def _learned_as_cry(
+    clip: Clip, distil: DistilRecipe | None, targets: SoftTargets | None
+) -> bool | None:
+    """Whether a clip is a cry; None where nobody knows."""
+    if clip.event != UNVERIFIED or distil is None or targets is None:
+        return clip.event == "cry"
+    score = targets.score(clip)
+    if score >= distil.unverified_cry:
+        return True
+    return False if score <= distil.unverified_other else None
+
+
+def _target_track(
+    clip: Clip, distil: DistilRecipe | None, targets: SoftTargets | None
+) -> NDArray[np.float32] | None:
+    """The label and the teachers' word, mixed; a labelled other sound's label is 0."""
+    if distil is None or targets is None:
+        return None
+    heard = targets.tracks[clip.path]
+    if clip.event == UNVERIFIED:
+        return heard
+    share = np.float32(distil.label_share)
+    return share * np.float32(clip.event == "cry") + (1 - share) * heard
 
 
 def _span(samples: Audio) -> tuple[int, int]:
@@ -135,8 +191,8 @@ class Composer:
     def __init__(self, bank: ClipBank, compose: ComposeRecipe, data: DataRecipe, seed: int) -> None:
         self.bank, self.recipe, self.seed = bank, compose, seed
         self.n_samples = int(compose.sequence_s * SAMPLE_RATE_HZ) // STEP_SAMPLES * STEP_SAMPLES
-        self.cries = bank.indices(lambda c: c.event == "cry")
-        self.negatives = bank.indices(lambda c: c.event != "cry")
+        self.cries = bank.cries()
+        self.negatives = bank.others()
         self.beds = bank.indices(
             lambda c: c.event in data.bed_events and c.number("silent_frac", 0.0) < 0.3
         ) or bank.indices(lambda c: c.event in data.bed_events)
@@ -301,7 +357,8 @@ class Composer:
     ) -> int | None:
         """Mix one clip in at sample ``at`` (may be before the start); gives its end."""
         dry = self.bank.active(index)
-        sound = treat(dry, self._treatment(rng, speed))
+        treatment = self._treatment(rng, speed)
+        sound = treat(dry, treatment)
         low, high = self.recipe.level_dbfs
         dbfs = float(np.clip(20 * np.log10(floor_rms) + snr_db, low, high))
         sound *= np.float32(10 ** (dbfs / 20) / (active_rms(sound) + 1e-9))
@@ -310,13 +367,33 @@ class Composer:
             return None
         part = sound[start - at : end - at]
         mix[start:end] += part
-        self._mark(index, start, end, part, target, weight, placed, begins=at >= 0)
+        heard = self._heard(index, self.bank.span[index][0], start - at, end - at, treatment.speed)
+        self._mark(index, start, end, part, heard, target, weight, placed, begins=at >= 0)
         return end
 
-    def _mark(self, index, start, end, part, target, weight, placed, *, begins: bool) -> None:
+    def _heard(self, index, origin, start, end, speed) -> NDArray[np.float32] | None:
+        """A clip's track over samples ``start`` to ``end`` of it as it was placed.
+
+        Args:
+            origin: the sample of the clip that was placed first.
+            speed: how much faster it plays.
+        """
+        track = self.bank.tracks[index]
+        if track is None:
+            return None
+        middles = np.arange(start, end, FRAME_SAMPLES) + FRAME_SAMPLES / 2
+        frames = ((origin + middles * speed) / FRAME_SAMPLES).astype(np.int64)
+        # What rings on after the clip is the room's.
+        return np.where(frames < len(track), track[np.minimum(frames, len(track) - 1)], 0.0)
+
+    def _mark(
+        self, index, start, end, part, heard, target, weight, placed, *, begins: bool
+    ) -> None:
         first, last = start // FRAME_SAMPLES, -(-end // FRAME_SAMPLES)
         placed.append(Placed(index, first, last))
-        if self.bank.clips[index].event != "cry":
+        if not self.bank.is_cry[index]:
+            if heard is not None:
+                _raise(target, first, np.where(heard < FAINT_TARGET, 0.0, heard))
             return
         rms = frame_rms(part, FRAME_SAMPLES)
         if not len(rms):
@@ -325,13 +402,16 @@ class Composer:
         if not len(sounding):
             return
         last = first + int(sounding[-1]) + 1  # a room's tail is not the cry
-        target[first:last] = 1.0
+        if heard is None:
+            target[first:last] = 1.0
+        else:
+            _raise(target[:last], first, heard)
         quiet = np.setdiff1d(np.arange(last - first), sounding)
         weight[first + quiet] = PAUSE_WEIGHT
         if begins:
             weight[first : min(first + ONSET_FRAMES, last)] = ONSET_WEIGHT
         after = slice(last, last + OFFSET_FRAMES)
-        weight[after] = np.where(target[after] > 0, weight[after], OFFSET_WEIGHT)
+        weight[after] = np.where(target[after] > 0.5, weight[after], OFFSET_WEIGHT)
 
     def _whole_clip(self, rng, mix, has_cry, sampling, target, weight, placed) -> None:
         """A clip as it was recorded, its own background with it, at any level."""
@@ -339,7 +419,8 @@ class Composer:
             (self.cries, sampling["cries"]) if has_cry else (self.negatives, sampling["negatives"])
         )
         index = int(rng.choice(pool, p=p))
-        sound = treat(self.bank.samples(index), self._treatment(rng, (0.9, 1.1)))
+        treatment = self._treatment(rng, (0.9, 1.1))
+        sound = treat(self.bank.samples(index), treatment)
         dbfs = rng.uniform(*self.recipe.level_dbfs)
         sound *= np.float32(10 ** (dbfs / 20) / (active_rms(sound) + 1e-9))
         at = 0 if rng.random() < 0.5 else int(rng.integers(0, len(mix) // 2))
@@ -352,9 +433,9 @@ class Composer:
         start = max(at, int(on[0]) * 320)
         stop = min(end, int(on[-1] + 1) * 320)
         if stop - start >= FRAME_SAMPLES:
-            self._mark(
-                index, start, stop, mix[start:stop].copy(), target, weight, placed, begins=start > 0
-            )
+            heard = self._heard(index, 0, start - at, stop - at, treatment.speed)
+            part = mix[start:stop].copy()
+            self._mark(index, start, stop, part, heard, target, weight, placed, begins=start > 0)
 
     def _microphone(self, rng, mix: Audio) -> Audio:
         """What the microphone does to all of it: colour, band limit, clipping, 16 bits."""
@@ -371,3 +452,9 @@ class Composer:
         dither = rng.uniform(-0.5, 0.5, len(mix)).astype(np.float32)
         pcm = np.clip(np.round(mix * 32767 + dither), -32768, 32767)
         return (pcm / 32768).astype(np.float32)
+
+
+def _raise(target: NDArray[np.float32], first: int, heard: NDArray[np.float32]) -> None:
+    """Lift a stretch of the target to what is heard there; the louder claim stands."""
+    part = target[first : first + len(heard)]
+    np.maximum(part, heard[: len(part)], out=part)

@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crykit import __version__
@@ -29,14 +30,24 @@ from crykit.dataset import Clip, data_summary, read_manifest, without_sources
 from crykit.errors import FaultFound, InputError, UsageError
 from crykit.nn.student import CryStudent
 from crykit_train import checkpoint
-from crykit_train.compose import ClipBank, Composer, usable
+from crykit_train.compose import FRAME_SAMPLES, ClipBank, Composer, usable
 from crykit_train.curves import draw_curves
 from crykit_train.evaluate import clip_scores, summarise_clips
+from crykit_train.models import load_detector
+from crykit_train.peers.yamnet import WINDOW_SAMPLES
 from crykit_train.recipe import DetectorRecipe
-from crykit_train.rounds import Round, RoundSource, update_hardness
+from crykit_train.rounds import Ear, Round, RoundSource, update_hardness
+from crykit_train.targets import (
+    UNVERIFIED,
+    SoftTargets,
+    load_targets,
+    save_targets,
+    soft_targets,
+)
 
 MASK_SHARE = 0.4
 GRADIENT_NORM = 5.0
+WINDOW_FRAMES = WINDOW_SAMPLES // FRAME_SAMPLES  # of a YAMNet window, 0.96 s
 
 Progress = Callable[[int, int, float], None]
 
@@ -57,7 +68,7 @@ def train_detector(
         recipe: what to do.
         manifest: the clips; only its train split is learned from, its val split watched.
         out: the run folder; it must be empty unless ``resume``.
-        init: a finished run to start from; its weights, and how hard it found each clip.
+        init: a finished run to start from, with how hard it found each clip, or a bundle.
         progress: called with (step, steps, loss).
 
     Returns:
@@ -69,7 +80,7 @@ def train_detector(
         FaultFound: the loss is no longer a number; the last good checkpoint is kept.
     """
     clips = without_sources(read_manifest(manifest, leaky=leaky), recipe.data.exclude_sources)
-    run = _Run(recipe, clips, out, resume, leaky, init)
+    run = _Run(recipe, clips, manifest.parent, out, resume, leaky, init, progress)
     try:
         return run.train(progress)
     finally:
@@ -81,20 +92,29 @@ class _Run:
         self,
         recipe: DetectorRecipe,
         clips: list[Clip],
+        manifest_folder: Path,
         out: Path,
         resume: bool,
         leaky: bool,
         init: Path | None,
+        progress: Progress | None,
     ) -> None:
         self.recipe, self.out, self.clips, self.leaky = recipe, out, clips, leaky
         t = recipe.train
         self._open_folder(resume)
-        bank = ClipBank.load([c for c in clips if c.split == "train"], recipe.data)
+        self.manifest_folder = manifest_folder
+        train = [c for c in clips if c.split == "train"]
+        self.targets = self._targets(resume, progress) if recipe.distil.teachers else None
+        bank = ClipBank.load(train, recipe.data, recipe.distil, self.targets)
         self.composer = Composer(bank, recipe.compose, recipe.data, t.seed)
-        # The composing process is forked before torch starts its own threads.
-        self.source = RoundSource(self.composer, t.sequences_per_round)
-        self.is_cry = np.array([c.event == "cry" for c in bank.clips])
-        self.validation = [c for c in clips if c.split == "val" and usable(c, recipe.data)]
+        # The composing process is forked before this one trains.
+        self.source = RoundSource(self.composer, t.sequences_per_round, self._ear())
+        self.is_cry = np.array(bank.is_cry)
+        self.validation = [
+            c
+            for c in clips
+            if c.split == "val" and usable(c, recipe.data) and c.event != UNVERIFIED
+        ]
         torch.set_num_threads(t.threads)
         torch.manual_seed(t.seed)
         student = CryStudent(recipe.model)
@@ -108,6 +128,9 @@ class _Run:
         self.n_steps = self.steps_per_round * t.rounds
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.imitation = self._imitation()
+        if self.imitation is not None:
+            plain += list(self.imitation.parameters())
         self.optimiser = torch.optim.AdamW(
             [{"params": decay, "weight_decay": t.weight_decay}, {"params": plain}],
             lr=t.learning_rate,
@@ -188,9 +211,14 @@ class _Run:
         features = features.to(memory_format=torch.channels_last)
         target = torch.from_numpy(current.targets[picked])
         weight = torch.from_numpy(current.weights[picked])
-        logits, _, _ = self.model.logits(features, *self.model.initial_state(len(picked)))
+        logits, embedding, _ = self.model.logits(features, *self.model.initial_state(len(picked)))
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         loss = (losses * weight).sum() / weight.sum()
+        if self.imitation is not None:
+            heard = torch.from_numpy(current.heard[picked]).float()
+            loss = loss + self.recipe.distil.embedding_weight * self.imitation(
+                embedding, torch.from_numpy(current.heard_from[picked]), heard
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
@@ -217,6 +245,37 @@ class _Run:
                 mean.lerp_(now, 1 - decay)
             else:
                 mean.copy_(now)
+
+    # --- teachers -----------------------------------------------------------------------------
+
+    def _targets(self, resume: bool, progress: Progress | None) -> SoftTargets:
+        path = self.out / "targets.safetensors"
+        if resume:
+            return load_targets(path, self.manifest_folder)
+        d = self.recipe.data
+        asked = [c for c in self.clips if c.split in ("train", "val") and usable(c, d)]
+        # With one thread torch starts none of its own, so that the composing process can be forked.
+        torch.set_num_threads(1)
+        targets = soft_targets(asked, self.recipe.distil, progress)
+        save_targets(path, targets, self.manifest_folder)
+        return targets
+
+    def _ear(self) -> Ear | None:
+        d = self.recipe.distil
+        paths = [teacher.path for teacher in d.teachers if teacher.kind == "yamnet"]
+        if d.embedding_weight <= 0:
+            return None
+        if not paths:
+            raise UsageError(
+                "distil.embedding_weight needs a teacher of kind yamnet; add one or set 0"
+            )
+        return Ear(paths[0], d.embedding_windows, self.recipe.train.seed)
+
+    def _imitation(self) -> Imitation | None:
+        if self.recipe.distil.embedding_weight <= 0:
+            return None
+        assert self.targets is not None and self.targets.embedding is not None
+        return Imitation(self.recipe.model.embedding_size, *self.targets.embedding)
 
     # --- the folder --------------------------------------------------------------------------
 
@@ -251,6 +310,8 @@ class _Run:
             "hardness": torch.from_numpy(self.hardness.copy()),
             "next_hardness": torch.from_numpy(self.next_hardness.copy()),
         }
+        if self.imitation is not None:
+            tensors |= checkpoint.prefixed("imitation", self.imitation.state_dict())
         state = {"round": self.round, "seconds": self.seconds, "history": self.history}
         checkpoint.save(self.out / "checkpoint.safetensors", tensors, state)
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
@@ -259,6 +320,9 @@ class _Run:
 
     def _start_from(self, run: Path) -> None:
         """Another run's averaged weights, before its prior was moved, and its hardness."""
+        if (run / "manifest.json").is_file():
+            self._start_from_bundle(run)
+            return
         record = run / "model.json"
         if not record.is_file():
             raise InputError(f"{run}: no model.json; --init takes the folder of a finished run")
@@ -273,10 +337,24 @@ class _Run:
         if len(tensors["hardness"]) == len(self.hardness):
             self.hardness = tensors["hardness"].numpy().copy()
 
+    def _start_from_bundle(self, path: Path) -> None:
+        """A bundle's weights, its prior moved back to what it learned with."""
+        model, facts = load_detector(path)
+        if model.config != self.recipe.model:
+            raise InputError(
+                f"{path}: holds a model of another shape; give the recipe the same [model]"
+            )
+        training = facts["training"]
+        move_prior(model, training["recipe"]["train"]["cry_prior"], training["cry_share"])
+        self.model.load_state_dict(model.state_dict())
+        self.started_from = {"bundle": facts["name"], "version": facts["version"], **training}
+
     def _resume(self) -> None:
         tensors, state = checkpoint.load(self.out / "checkpoint.safetensors")
         self.model.load_state_dict(checkpoint.under("model", tensors))
         self.average.load_state_dict(checkpoint.under("average", tensors))
+        if self.imitation is not None:
+            self.imitation.load_state_dict(checkpoint.under("imitation", tensors))
         checkpoint.restore_optimiser(self.optimiser, checkpoint.under("optimiser", tensors))
         self.hardness = tensors["hardness"].numpy().copy()
         self.next_hardness = tensors["next_hardness"].numpy().copy()
@@ -291,7 +369,7 @@ class _Run:
         if self.validation:
             scores = clip_scores(self.average, self.validation)
             metrics["val_clips"] = summarise_clips(self.validation, scores)
-        trained_on = [c for c in self.clips if c.split == "train" and usable(c, self.recipe.data)]
+        trained_on = self.composer.bank.clips
         t = self.recipe.train
         model = {
             "name": self.recipe.name,
@@ -310,6 +388,8 @@ class _Run:
                 ),
                 "minutes": round(self.seconds / 60, 1),
                 "started_from": self.started_from,
+                "cry_share": round(learnt, 4),
+                "distilled_from": None if self.targets is None else self._distilled(),
             },
             "metrics": metrics,
         }
@@ -318,6 +398,51 @@ class _Run:
         (self.out / "model.json").write_text(json.dumps(model, indent=2) + "\n")
         (self.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         return metrics
+
+    def _distilled(self) -> dict[str, Any]:
+        """What the teachers were, and what became of the clips without a label."""
+        assert self.targets is not None
+        bank = self.composer.bank
+        unlabelled = [
+            kind
+            for clip, kind in zip(bank.clips, bank.is_cry, strict=True)
+            if clip.event == UNVERIFIED
+        ]
+        return {
+            "teachers": self.targets.report,
+            "unverified_as_cry": sum(unlabelled),
+            "unverified_as_other": len(unlabelled) - sum(unlabelled),
+        }
+
+
+class Imitation(nn.Module):
+    """How far the student's embedding is from a teacher's, through a linear map.
+
+    One minus the cosine of the teacher's standardised embedding and a linear map of the student's
+    mean over the frames of the same window: the direction carries what was heard.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.map = nn.Linear(size, len(mean))
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("std", torch.from_numpy(std))
+
+    def forward(self, embedding: Tensor, first: Tensor, heard: Tensor) -> Tensor:
+        """A scalar loss.
+
+        Args:
+            embedding: (batch, frames, size), the student's.
+            first: (batch, windows), each window's first frame.
+            heard: (batch, windows, teacher size).
+        """
+        frames = first[:, :, None] + torch.arange(WINDOW_FRAMES)
+        rows = torch.arange(len(embedding))[:, None, None]
+        mine = self.map(embedding[rows, frames].mean(dim=2))
+        return 1 - F.cosine_similarity(mine, (heard - self.mean) / self.std, dim=2).mean()
 
 
 @torch.no_grad()

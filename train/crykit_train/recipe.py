@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ class DataRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest: str = ""
     exclude_sources: tuple[str, ...] = ()
     exclude_events: tuple[str, ...] = ("unverified",)
+    # "commercial" keeps only clips whose licence column allows commercial use.
+    licences: Literal["any", "commercial"] = "any"
     bed_events: tuple[str, ...] = ("noise", "silence")
     # Clips labelled cry that are all but silent, or in which no voice shows, are left out.
     suspect_cry_dbfs: float = -50.0
@@ -83,8 +85,35 @@ class TrainRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cry_prior: float = 0.015
 
 
+class TeacherRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One teacher of an ensemble.
+
+    ``yamnet``: a yamnet.tflite file; ``encoder``: the folder of a pre-trained encoder; on either a
+    logistic regression is fitted. ``detector``: a run folder or bundle, whose frames are taken.
+    """
+
+    kind: Literal["yamnet", "encoder", "detector"]
+    path: str = ""
+    weight: float = 1.0
+
+
+class DistilRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the student learns from teachers, beside labels."""
+
+    teachers: tuple[TeacherRecipe, ...] = ()
+    # A labelled frame's target: this share its label, the rest what the teachers hear.
+    label_share: float = 0.6
+    # Unlabelled clips (event "unverified") with a teachers' score over the first are learned from
+    # as cries, under the second as other sounds; those between are left out.
+    unverified_cry: float = 0.8
+    unverified_other: float = 0.05
+    # The cosine loss between the student's embedding and a YAMNet teacher's on the mixture.
+    embedding_weight: float = 0.0
+    embedding_windows: int = 3
+
+
 class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole `crykit train detector` run."""
+    """A whole `crykit train detector` or `crykit train distill` run."""
 
     name: str = "cry-student"
     version: str = "0.1.0"
@@ -95,6 +124,7 @@ class DetectorRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: StudentConfig = StudentConfig()
     compose: ComposeRecipe = ComposeRecipe()
     train: TrainRecipe = TrainRecipe()
+    distil: DistilRecipe = DistilRecipe()
 
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> DetectorRecipe:

@@ -10,14 +10,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from crykit.dataset import Clip, read_manifest
 from crykit.errors import InputError
 from crykit.gate import GateSettings
-from crykit.nn.student import CryStudent, StudentConfig
+from crykit.nn.student import CryStudent
 from crykit_train.evaluate import TOP_FRACTION, clip_scores, summarise_clips
+from crykit_train.models import load_run
 from crykit_train.streams import choose_gate, read_streams, summarise_streams
 
 Progress = Callable[[int, int, float], None]
@@ -25,28 +24,6 @@ Progress = Callable[[int, int, float], None]
 TELEPHONE_HZ = 3800.0
 QUIET_DB = -20.0
 NAN = float("nan")
-
-
-def load_run(run: Path) -> tuple[CryStudent, dict[str, Any]]:
-    """The trained model of a run folder and what ``model.json`` says of it.
-
-    Raises:
-        InputError: the run has not finished, or its files do not belong together.
-    """
-    try:
-        facts = json.loads((run / "model.json").read_text())
-        shape = {k: v for k, v in facts["architecture"].items() if k != "kind"}
-        model = CryStudent(msgspec.convert(shape, StudentConfig))
-        model.load_state_dict(load_file(run / "model.safetensors"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{run}: no {Path(error.filename).name}; it should be the folder of a finished "
-            "`crykit train detector` run"
-        ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{run}: the model cannot be read ({first}); train it again") from None
-    return model.eval(), facts
 
 
 def evaluate_run(

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from crykit.nn.frontend import LogMelFrontEnd
-from crykit_train.compose import Composer, Placed
+from crykit_train.compose import FRAME_SAMPLES, Composer, Placed
+from crykit_train.peers.yamnet import EMBEDDING_SIZE, WINDOW_SAMPLES, Yamnet
 
 CHUNK_SEQUENCES = 16
 HARDNESS_MEMORY = 0.7
@@ -30,16 +31,47 @@ class Round:
     weights: NDArray[np.float32]
     placed: list[list[Placed]]
     beds: list[int]
+    # What a teacher hears in some windows of each mixture: first output frame (n, windows), and
+    # embedding (n, windows, size); without a teacher both have no windows.
+    heard_from: NDArray[np.int64]
+    heard: NDArray[np.float16]
+
+
+class Ear:
+    """A YAMNet teacher's embedding of random windows of the mixtures."""
+
+    def __init__(self, path: str, n_windows: int, seed: int) -> None:
+        self._path, self._n_windows, self._seed = path, n_windows, seed
+        self._yamnet: Yamnet | None = None
+
+    def listen(self, samples: NDArray[np.float32], round_: int, index: int) -> tuple:
+        """First output frames (windows,) and embeddings (windows, 1024) float16."""
+        # Opened late, in the process that uses it.
+        self._yamnet = self._yamnet or Yamnet(self._path)
+        rng = np.random.default_rng([self._seed, 11, round_, index])
+        last = (len(samples) - WINDOW_SAMPLES) // FRAME_SAMPLES
+        frames = np.sort(rng.integers(0, last + 1, self._n_windows))
+        embeddings = [
+            self._yamnet.window(samples[f * FRAME_SAMPLES :][:WINDOW_SAMPLES])[1] for f in frames
+        ]
+        return frames, np.stack(embeddings).astype(np.float16)
 
 
 def compose_round(
-    composer: Composer, round_: int, n_sequences: int, hardness: NDArray[np.float64]
+    composer: Composer,
+    round_: int,
+    n_sequences: int,
+    hardness: NDArray[np.float64],
+    ear: Ear | None = None,
 ) -> Round:
     """Compose a round and run the front end over it, each sequence from a fresh state."""
     torch.set_num_threads(1)
     front_end = LogMelFrontEnd("fft")
     sampling = composer.sampling(hardness)
     features, targets, weights, placed, beds = [], [], [], [], []
+    heard_from = np.zeros((n_sequences, 0), np.int64)
+    heard = np.zeros((n_sequences, 0, EMBEDDING_SIZE), np.float16)
+    listened = []
     for start in range(0, n_sequences, CHUNK_SEQUENCES):
         stop = min(start + CHUNK_SEQUENCES, n_sequences)
         chunk = [composer.sequence(round_, i, sampling) for i in range(start, stop)]
@@ -51,18 +83,29 @@ def compose_round(
         weights += [c.weight for c in chunk]
         placed += [c.placed for c in chunk]
         beds += [c.bed for c in chunk]
-    return Round(np.concatenate(features), np.stack(targets), np.stack(weights), placed, beds)
+        if ear is not None:
+            listened += [ear.listen(c.samples, round_, start + k) for k, c in enumerate(chunk)]
+    if listened:
+        heard_from, heard = (np.stack(part) for part in zip(*listened, strict=True))
+    return Round(
+        np.concatenate(features),
+        np.stack(targets),
+        np.stack(weights),
+        placed,
+        beds,
+        heard_from,
+        heard,
+    )
 
 
 class RoundSource:
     """Composes rounds one ahead, in a process of its own, so that one core always trains."""
 
-    def __init__(self, composer: Composer, n_sequences: int) -> None:
+    def __init__(self, composer: Composer, n_sequences: int, ear: Ear | None = None) -> None:
         self._n_sequences = n_sequences
-        self._composer = composer
         # fork shares the clips in memory; the child runs no torch before it, so it is safe.
         context = multiprocessing.get_context("fork")
-        self._pool = ProcessPoolExecutor(1, context, initializer=_adopt, initargs=(composer,))
+        self._pool = ProcessPoolExecutor(1, context, initializer=_adopt, initargs=(composer, ear))
         self._pending: dict[int, Future[Round]] = {}
 
     def request(self, round_: int, hardness: NDArray[np.float64]) -> None:
@@ -77,17 +120,18 @@ class RoundSource:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-_adopted: Composer | None = None
+_adopted: tuple[Composer, Ear | None] | None = None
 
 
-def _adopt(composer: Composer) -> None:
+def _adopt(composer: Composer, ear: Ear | None) -> None:
     global _adopted
-    _adopted = composer
+    _adopted = composer, ear
 
 
 def _compose_adopted(round_: int, n_sequences: int, hardness: NDArray[np.float64]) -> Round:
     assert _adopted is not None
-    return compose_round(_adopted, round_, n_sequences, hardness)
+    composer, ear = _adopted
+    return compose_round(composer, round_, n_sequences, hardness, ear)
 
 
 def update_hardness(
@@ -115,11 +159,11 @@ def update_hardness(
             part = slice(p.start_frame, p.end_frame)
             free[part] = False
             if is_cry[p.clip]:
-                inside = target[part] > 0
+                inside = target[part] > 0.5
                 if inside.any():
                     seen.setdefault(p.clip, []).append(1.0 - float(row[part][inside].mean()))
             else:
-                away = row[part][target[part] == 0]
+                away = row[part][target[part] <= 0.5]
                 if len(away):
                     seen.setdefault(p.clip, []).append(_top_quarter(away))
         if bed >= 0 and free.any():
