@@ -40,7 +40,7 @@ ONSET_FRAMES, ONSET_WEIGHT = 6, 0.3
 OFFSET_FRAMES, OFFSET_WEIGHT = 15, 0.1
 PAUSE_WEIGHT = 0.4  # a pause for breath is part of the cry, but nothing in it says so
 PAUSE_DB = 25.0
-FAINT_TARGET = 0.1  # less than this in another sound is a teacher's noise
+SURE_TARGET = 0.6  # what teachers hear under this in a labelled other sound is left unsaid
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,20 @@ def _learned_as_cry(
 def _target_track(
     clip: Clip, distil: DistilRecipe | None, targets: SoftTargets | None
 ) -> NDArray[np.float32] | None:
-    """The label and the teachers' word, mixed; a labelled other sound's label is 0."""
+    """The label and the teachers' word, mixed.
+
+    On a labelled other sound the teachers count only where they are sure: a laugh is half a cry to
+    a probe, and the label knows better; but a cry far behind playing children has no label.
+    """
     if distil is None or targets is None:
         return None
     heard = targets.tracks[clip.path]
     if clip.event == UNVERIFIED:
         return heard
     share = np.float32(distil.label_share)
-    return share * np.float32(clip.event == "cry") + (1 - share) * heard
+    if clip.event == "cry":
+        return share + (1 - share) * heard
+    return (1 - share) * np.where(heard > SURE_TARGET, heard, np.float32(0.0))
 
 
 def _span(samples: Audio) -> tuple[int, int]:
@@ -393,7 +399,7 @@ class Composer:
         placed.append(Placed(index, first, last))
         if not self.bank.is_cry[index]:
             if heard is not None:
-                _raise(target, first, np.where(heard < FAINT_TARGET, 0.0, heard))
+                _raise(target, first, heard)
             return
         rms = frame_rms(part, FRAME_SAMPLES)
         if not len(rms):

@@ -105,7 +105,7 @@ class DistilRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_share: float = 0.6
     # Unlabelled clips (event "unverified") with a teachers' score over the first are learned from
     # as cries, under the second as other sounds; those between are left out.
-    unverified_cry: float = 0.8
+    unverified_cry: float = 0.75
     unverified_other: float = 0.05
     # The cosine loss between the student's embedding and a YAMNet teacher's on the mixture.
     embedding_weight: float = 0.0
