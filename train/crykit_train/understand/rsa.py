@@ -233,7 +233,7 @@ def one_of_each_group(
 ) -> NDArray[np.intp]:
     """Indices of one random clip of each group, of ``at_most`` random groups, in order."""
     first: dict[str, int] = {}
-    for index in rng.permutation(len(groups)).tolist():
+    for index in map(int, rng.permutation(len(groups))):
         first.setdefault(groups[index], index)
     return np.sort(np.array(list(first.values())[:at_most], np.intp))
 
