@@ -10,7 +10,7 @@ import click
 from crykit.errors import MissingPart
 
 # Subcommand to its module in this package, whose `command` it is; --help lists them in this order.
-SUBCOMMANDS = ("detector", "distill", "streams", "evaluate")
+SUBCOMMANDS = ("detector", "pretrain", "adapt", "distill", "streams", "evaluate")
 
 
 class _Subcommands(click.Group):
