@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def draw_curves(history: list[dict[str, float]], path: Path) -> None:
+def draw_curves(
+    history: list[dict[str, float]], path: Path, loss_name: str = "frame cross-entropy"
+) -> None:
     """Training loss and validation AUC over steps, as a PNG."""
     import matplotlib
 
@@ -16,7 +18,7 @@ def draw_curves(history: list[dict[str, float]], path: Path) -> None:
     steps = [row["step"] for row in history]
     loss_axis.plot(steps, [row["loss"] for row in history], color="#0072b2", label="loss (train)")
     loss_axis.set_xlabel("step")
-    loss_axis.set_ylabel("frame cross-entropy")
+    loss_axis.set_ylabel(loss_name)
     loss_axis.set_yscale("log")
     loss_axis.grid(alpha=0.3)
     scored = [row for row in history if "val_auc" in row]
