@@ -45,8 +45,10 @@ from crykit_train.targets import (
     soft_targets,
 )
 
+TARGETS_NAME = "targets.safetensors"
 MASK_SHARE = 0.4
 GRADIENT_NORM = 5.0
+USUAL_CRY_SHARE = 0.3  # of composed sequences, for a bundle that does not say its own
 WINDOW_FRAMES = WINDOW_SAMPLES // FRAME_SAMPLES  # of a YAMNet window, 0.96 s
 
 Progress = Callable[[int, int, float], None]
@@ -101,10 +103,12 @@ class _Run:
     ) -> None:
         self.recipe, self.out, self.clips, self.leaky = recipe, out, clips, leaky
         t = recipe.train
-        self._open_folder(resume)
+        self._check_folder(resume)
         self.manifest_folder = manifest_folder
         train = [c for c in clips if c.split == "train"]
         self.targets = self._targets(resume, progress) if recipe.distil.teachers else None
+        if not resume:
+            self._begin_folder()
         bank = ClipBank.load(train, recipe.data, recipe.distil, self.targets)
         self.composer = Composer(bank, recipe.compose, recipe.data, t.seed)
         # The composing process is forked before this one trains.
@@ -215,6 +219,7 @@ class _Run:
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         loss = (losses * weight).sum() / weight.sum()
         if self.imitation is not None:
+            assert current.heard is not None and current.heard_from is not None
             heard = torch.from_numpy(current.heard[picked]).float()
             loss = loss + self.recipe.distil.embedding_weight * self.imitation(
                 embedding, torch.from_numpy(current.heard_from[picked]), heard
@@ -249,16 +254,13 @@ class _Run:
     # --- teachers -----------------------------------------------------------------------------
 
     def _targets(self, resume: bool, progress: Progress | None) -> SoftTargets:
-        path = self.out / "targets.safetensors"
         if resume:
-            return load_targets(path, self.manifest_folder)
+            return load_targets(self.out / TARGETS_NAME, self.manifest_folder)
         d = self.recipe.data
         asked = [c for c in self.clips if c.split in ("train", "val") and usable(c, d)]
         # With one thread torch starts none of its own, so that the composing process can be forked.
         torch.set_num_threads(1)
-        targets = soft_targets(asked, self.recipe.distil, progress)
-        save_targets(path, targets, self.manifest_folder)
-        return targets
+        return soft_targets(asked, self.recipe.distil, progress)
 
     def _ear(self) -> Ear | None:
         d = self.recipe.distil
@@ -279,19 +281,24 @@ class _Run:
 
     # --- the folder --------------------------------------------------------------------------
 
-    def _open_folder(self, resume: bool) -> None:
-        recipe_file = self.out / "recipe.json"
-        text = msgspec.json.format(msgspec.json.encode(self.recipe), indent=2)
+    def _check_folder(self, resume: bool) -> None:
         if resume:
             if not (self.out / "checkpoint.safetensors").is_file():
                 raise InputError(f"{self.out}: holds no checkpoint to resume; leave out --resume")
-            if recipe_file.read_bytes() != text:
+            if (self.out / "recipe.json").read_bytes() != self._recipe_text():
                 raise UsageError(f"{self.out}: was begun with another recipe; choose another --out")
             return
         if self.out.exists() and any(self.out.iterdir()):
             raise UsageError(f"{self.out}: is not empty; add --resume or choose another --out")
+
+    def _recipe_text(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self.recipe), indent=2)
+
+    def _begin_folder(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        recipe_file.write_bytes(text)
+        (self.out / "recipe.json").write_bytes(self._recipe_text())
+        if self.targets is not None:
+            save_targets(self.out / TARGETS_NAME, self.targets, self.manifest_folder)
         environment = {
             "crykit": __version__,
             "python": platform.python_version(),
@@ -345,7 +352,8 @@ class _Run:
                 f"{path}: holds a model of another shape; give the recipe the same [model]"
             )
         training = facts["training"]
-        move_prior(model, training["recipe"]["train"]["cry_prior"], training["cry_share"])
+        learnt = training.get("cry_share", USUAL_CRY_SHARE)
+        move_prior(model, training["recipe"]["train"]["cry_prior"], learnt)
         self.model.load_state_dict(model.state_dict())
         self.started_from = {"bundle": facts["name"], "version": facts["version"], **training}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crykit.nn.frontend import LogMelFrontEnd
 from crykit_train.compose import FRAME_SAMPLES, Composer, Placed
-from crykit_train.peers.yamnet import EMBEDDING_SIZE, WINDOW_SAMPLES, Yamnet
+from crykit_train.peers.yamnet import WINDOW_SAMPLES, Yamnet
 
 CHUNK_SEQUENCES = 16
 HARDNESS_MEMORY = 0.7
@@ -32,9 +32,9 @@ class Round:
     placed: list[list[Placed]]
     beds: list[int]
     # What a teacher hears in some windows of each mixture: first output frame (n, windows), and
-    # embedding (n, windows, size); without a teacher both have no windows.
-    heard_from: NDArray[np.int64]
-    heard: NDArray[np.float16]
+    # embedding (n, windows, size).
+    heard_from: NDArray[np.int64] | None = None
+    heard: NDArray[np.float16] | None = None
 
 
 class Ear:
@@ -69,9 +69,7 @@ def compose_round(
     front_end = LogMelFrontEnd("fft")
     sampling = composer.sampling(hardness)
     features, targets, weights, placed, beds = [], [], [], [], []
-    heard_from = np.zeros((n_sequences, 0), np.int64)
-    heard = np.zeros((n_sequences, 0, EMBEDDING_SIZE), np.float16)
-    listened = []
+    heard_from, heard, listened = None, None, []
     for start in range(0, n_sequences, CHUNK_SEQUENCES):
         stop = min(start + CHUNK_SEQUENCES, n_sequences)
         chunk = [composer.sequence(round_, i, sampling) for i in range(start, stop)]
