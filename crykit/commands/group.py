@@ -15,7 +15,7 @@ ENTRY_POINTS = "crykit.commands"
 DEFAULT_COMMAND = "listen"
 
 # Which extra brings a module; a workshop's own commands name their own extra first.
-_EXTRA_OF_COMMAND = {"train": "train", "export": "export", "bench": "bench"}
+_EXTRA_OF_COMMAND = {"train": "train", "data": "train", "export": "export", "bench": "bench"}
 _EXTRA_OF_MODULE = {
     "ai_edge_litert": "peers",
     "executorch": "export",
