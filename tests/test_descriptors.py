@@ -177,6 +177,13 @@ def test_pitch_is_told_in_octaves_to_one_kilohertz() -> None:
     assert found["periodicity"] > 0.95
 
 
+def test_a_clip_with_hardly_a_voiced_frame_has_no_pitch(noise: np.ndarray) -> None:
+    blip = noise.copy()
+    blip[:2000] = harmonics(500)[:2000]
+    assert 0 < yin(blip).voiced.mean() < 0.1
+    assert math.isnan(describe(blip)["pitch"])
+
+
 # --- edges ------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ BANDS_FROM_HZ, BANDS_TO_HZ = 60.0, 7800.0
 FLOOR_DB = -100.0
 # Frames this far under the loudest hold no spectrum of the sound: padding and pauses.
 ACTIVE_DB = 50.0
+LEAST_VOICED = 0.1  # share of frames; with fewer a clip has no pitch to speak of
 
 
 def erb_number(hz: ArrayLike) -> Array:
@@ -64,7 +65,7 @@ def describe(samples: NDArray[np.floating]) -> dict[str, float]:
     """Every descriptor of samples (n,) at 16 kHz, by the names of `NAMES`.
 
     Levels are in dB to full scale, with a floor at -100; centroids in Hz; pitch in octaves to
-    1 kHz, nan where no frame is voiced.
+    1 kHz, nan where less than a tenth of the frames is voiced.
 
     Raises:
         InputError: no samples, or some that are not finite.
@@ -161,7 +162,7 @@ def _variation(power: Array) -> float:
 def _pitch(samples: Array) -> dict[str, float]:
     track = yin(samples)
     octaves = np.log2(track.hz[track.voiced] / 1000.0)
-    voiced = len(octaves) > 0
+    voiced = track.voiced.mean() >= LEAST_VOICED
     return {
         "pitch": float(np.median(octaves)) if voiced else float("nan"),
         "pitch variability": float(_spread(octaves)) if voiced else float("nan"),
