@@ -397,3 +397,38 @@ def test_yamnet_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("crykit_train.peers.yamnet.find_spec", lambda name: None)
     with pytest.raises(MissingPart, match=r"crykit\[peers\]"):
         Yamnet(tmp_path / "bad.tflite")
+
+
+# --- reasons, as far as they may be claimed ----------------------------------------------------
+
+
+def reason_clips(folder: Path, told: bool, n_babies: int = 12) -> list[Clip]:
+    """Cries of babies with two reasons; if ``told``, the reason can be heard (in the pitch)."""
+    rng = np.random.default_rng(8)
+    clips = []
+    for baby in range(n_babies):
+        for k in range(2):
+            reason = ("hungry", "tired")[baby % 2]
+            noise = rng.standard_normal(2 * RATE_HZ) * 0.02
+            hz = (350 if reason == "hungry" else 2500) if told else 350
+            tone = 0.2 * np.sin(2 * np.pi * hz * np.arange(2 * RATE_HZ) / RATE_HZ)
+            path = folder / f"{told}-{baby}-{k}.flac"
+            soundfile.write(path, tone + noise, RATE_HZ)
+            clips.append(
+                Clip(path, "cry", f"baby{baby}", "train", "made", "CC0", "cry", reason, {})
+            )
+    return clips
+
+
+def test_reasons_are_measured_between_babies(tmp_path: Path) -> None:
+    from crykit.nn.student import CryStudent
+    from crykit_train.reasons import reason_evidence
+
+    torch.manual_seed(0)
+    model = CryStudent(TINY)
+    told = reason_evidence(model, reason_clips(tmp_path, told=True))
+    assert told is not None and told["value"] > 0.9 and told["groups"] == 12
+    guessed = reason_evidence(model, reason_clips(tmp_path, told=False))
+    assert guessed is not None and guessed["ci95"][0] < 0.6  # under the bar: not to be claimed
+    assert reason_evidence(model, reason_clips(tmp_path, told=True, n_babies=6)) is None
+    assert reason_evidence(model, []) is None

@@ -17,6 +17,7 @@ from crykit.gate import GateSettings
 from crykit.nn.student import CryStudent
 from crykit_train.evaluate import TOP_FRACTION, clip_scores, summarise_clips
 from crykit_train.models import load_run
+from crykit_train.reasons import reason_evidence
 from crykit_train.streams import choose_gate, read_streams, summarise_streams
 
 Progress = Callable[[int, int, float], None]
@@ -58,7 +59,12 @@ def evaluate_run(
     if leave_out and manifest:
         scores["left_out"] = _left_out(model, facts, manifest, leave_out, negatives_of)
     elif manifest:
-        scores["clips"] = _clips(model, read_manifest(manifest), split, facts)
+        clips = read_manifest(manifest)
+        scores["clips"] = _clips(model, clips, split, facts)
+        reasons = reason_evidence(model, clips)
+        if reasons is not None:
+            scores["reasons"] = reasons
+            facts["evidence"].append(reasons)
     if gate_streams:
         validation = read_streams(gate_streams, model, update)
         gate = choose_gate(
