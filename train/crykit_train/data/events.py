@@ -36,7 +36,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "animal",
         r"animal|bark|bow-?wow|yip|howl|meow|purr|caterwaul|livestock|horse|neigh|cattle|moo\b|"
-        r"oink|bleat|fowl|chicken|rooster|crow|cluck|turkey|gobble|duck|quack|goose|geese|wild|"
+        r"oink|bleat|fowl|chicken|rooster|\bcrow\b|caw\b|cluck|turkey|gobble|duck|quack|goose|geese|wild|"
         r"roar|chirp|tweet|pigeon|dove|coo\b|owl|flap|insect|cricket|mosquito|\bfly\b|\bbee|frog|"
         r"croak|snake|whale|rodent|mouse (?!click)|\brats?\b|growl|lion|elephant|woodpecker|"
         r"penguin|parrot|magpie|cuckoo|canary|peacock|eagle|swallow|cicada|sea lion|otter|chipmunk|"
@@ -59,7 +59,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"household|domestic|door|knock|tap\b|squeak|dish|pots|pans|cutlery|chopping|frying|"
         r"microwave|blender|tap water|faucet|sink|bathtub|hair dryer|toilet|toothbrush|vacuum|"
         r"zipper|keys|coin|scissors|shaver|typ(ing|ewriter)|keyboard|writing|clock|tick|tock|"
-        r"kettle|washing machine|glass|drawer|cupboard|printer|camera|sewing|iron|crumpl|"
+        r"kettle|washing machine|glass|drawer|cupboard|printer|camera|sewing|\biron\b|crumpl|"
         r"tearing|can opening|pouring|mouse click|wood creak|creak|slam|sawing|hammer|drill|tool|"
         r"boiling|shatter|packing tape|cap gun|ripping paper|tearing|folding|paper|fan\b|bottle",
     ),
@@ -107,5 +107,10 @@ def event_of(name: str) -> str:
 
 def event_of_all(names: Iterable[str]) -> str:
     """The event of a clip with several class names; ``other`` for none."""
-    found = {event_of(name) for name in names}
+    return weightiest(event_of(name) for name in names)
+
+
+def weightiest(events: Iterable[str]) -> str:
+    """Of several events in one clip, the one that the clip counts as; ``other`` for none."""
+    found = set(events)
     return next((event for event in _PRECEDENCE if event in found), "other")

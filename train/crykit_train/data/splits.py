@@ -42,22 +42,17 @@ def assign_splits(
     by_label: dict[str, list[str]] = defaultdict(list)
     for group, label in label_of.items():
         by_label[label].append(group)
-    have: Counter[str] = Counter()
+    # What earlier labels left a split short of is owed to it by the later ones.
+    owed = dict.fromkeys(SPLITS, 0.0)
     split_of: dict[str, str] = {}
     for label in sorted(by_label, key=lambda name: (of_label[name], name)):
         members = sorted(by_label[label], key=lambda g: (-sizes[g], _hash(seed, g)))
         n = sum(sizes[group] for group in members)
-        got: Counter[str] = Counter()
+        owed = {split: owed[split] + shares[split] * n for split in SPLITS}
         for group in members:
-            split = max(
-                SPLITS,
-                key=lambda s: (
-                    (shares[s] * n - got[s]) / n + (shares[s] * len(groups) - have[s]) / len(groups)
-                ),
-            )
+            split = max(SPLITS, key=lambda name: owed[name])
             split_of[group] = split
-            got[split] += sizes[group]
-            have[split] += sizes[group]
+            owed[split] -= sizes[group]
     return [split_of[group] for group in groups]
 
 

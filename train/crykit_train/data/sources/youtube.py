@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crykit.errors import InputError
-from crykit_train.data.events import event_of, event_of_all
+from crykit_train.data.events import event_of, weightiest
 from crykit_train.data.sources.base import (
     Findings,
     Found,
@@ -59,7 +59,7 @@ def find_audioset(options: ImportOptions) -> Findings:
             found.clips.append(
                 Found(
                     path=path,
-                    event=event_of_all(ontology.event(mid) for mid in mids),
+                    event=weightiest(ontology.event(mid) for mid in mids),
                     group=f"yt:{video}",
                     source="audioset",
                     url=AUDIOSET_URL,
