@@ -38,6 +38,26 @@ class ConvBlock(nn.Module):
         return functional.dropout(x, DROPOUT_BLOCK, training=self.training)
 
 
+def conv_blocks(widths: tuple[int, ...] = WIDTHS) -> nn.Sequential:
+    """The six blocks, (batch, 1, frames, mels) to (batch, widths[-1], frames / 32, mels / 32)."""
+    inputs = (1, *widths[:-1])
+    last = len(widths) - 1
+    return nn.Sequential(
+        *(
+            ConvBlock(a, b, pool=1 if i == last else 2)
+            for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
+        )
+    )
+
+
+def normalise_bands(norm: nn.BatchNorm2d, log_mel: Tensor) -> Tensor:
+    """Batch norm over the mel axis, as each band has a mean of its own.
+
+    (batch, frames, mels) to (batch, 1, frames, mels).
+    """
+    return norm(log_mel.transpose(1, 2).unsqueeze(3)).permute(0, 3, 2, 1)
+
+
 class Cnn14(nn.Module):
     """Log-mel (batch, frames, mels) to tag probabilities (batch, classes), 80 M parameters.
 
@@ -47,19 +67,12 @@ class Cnn14(nn.Module):
     def __init__(self, n_mels: int = N_MELS, n_classes: int = AUDIOSET_CLASSES) -> None:
         super().__init__()
         self.norm0 = nn.BatchNorm2d(n_mels)
-        inputs = (1, *WIDTHS[:-1])
-        self.blocks = nn.Sequential(
-            *(
-                ConvBlock(a, b, pool=1 if b == WIDTHS[-1] else 2)
-                for a, b in zip(inputs, WIDTHS, strict=True)
-            )
-        )
+        self.blocks = conv_blocks()
         self.fc1 = nn.Linear(WIDTHS[-1], WIDTHS[-1])
         self.fc_audioset = nn.Linear(WIDTHS[-1], n_classes)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        # Batch norm over the mel axis, as each band has a mean of its own.
-        x = self.norm0(log_mel.transpose(1, 2).unsqueeze(3)).permute(0, 3, 2, 1)
+        x = normalise_bands(self.norm0, log_mel)
         x = self.blocks(x).mean(3)  # (batch, 2048, frames / 32)
         x = x.amax(2) + x.mean(2)
         x = functional.dropout(x, DROPOUT_HEAD, training=self.training)

@@ -40,9 +40,11 @@ def hz_to_mel(hz: float) -> float:
     return 2595.0 * math.log10(1.0 + hz / 700.0)
 
 
-def mel_filterbank() -> Tensor:
-    """Triangular mel filters of unit peak, (257 bins, 64 mels), as torchaudio's ``norm=None``."""
-    mels = torch.linspace(hz_to_mel(MEL_MIN_HZ), hz_to_mel(MEL_MAX_HZ), N_MELS + 2).double()
+def mel_filterbank(
+    n_mels: int = N_MELS, min_hz: float = MEL_MIN_HZ, max_hz: float = MEL_MAX_HZ
+) -> Tensor:
+    """Triangular mel filters of unit peak, (257 bins, n_mels), as torchaudio's ``norm=None``."""
+    mels = torch.linspace(hz_to_mel(min_hz), hz_to_mel(max_hz), n_mels + 2).double()
     edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     bins_hz = torch.arange(FFT_SAMPLES // 2 + 1).double() * SAMPLE_RATE_HZ / FFT_SAMPLES
     rising = (bins_hz[:, None] - edges_hz[None, :-2]) / (edges_hz[1:-1] - edges_hz[:-2])
@@ -134,6 +136,17 @@ class LogMelFrontEnd(nn.Module):
         signal = torch.cat([tail, samples], dim=1)
         # (batch, mels, frames)
         log_mel = self.log_mel(signal)
+        contrast, floor_sum, floor_weight = self.contrast(log_mel, floor_sum, floor_weight)
+        features = torch.stack([log_mel, contrast], dim=1)
+        return features, signal[:, -TAIL_SAMPLES:], floor_sum, floor_weight
+
+    def contrast(
+        self, log_mel: Tensor, floor_sum: Tensor, floor_weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled log-mel (batch, 64, frames) minus the running noise floor, and the next state.
+
+        ``frames`` is a multiple of 16.
+        """
         contrasts: list[Tensor] = []
         for start in range(0, log_mel.shape[2], BLOCK_FRAMES):
             block = log_mel[:, :, start : start + BLOCK_FRAMES]
@@ -145,8 +158,7 @@ class LogMelFrontEnd(nn.Module):
             contrasts.append(block - floor)
             floor_sum, floor_weight = sums[:, :, -1], weights[:, -1:]
         contrast = contrasts[0] if len(contrasts) == 1 else torch.cat(contrasts, dim=2)
-        features = torch.stack([log_mel, contrast], dim=1)
-        return features, signal[:, -TAIL_SAMPLES:], floor_sum, floor_weight
+        return contrast, floor_sum, floor_weight
 
     def log_mel(self, signal: Tensor) -> Tensor:
         """(batch, 240 + 160 frames) samples to (batch, 64, frames) of scaled log-mel."""
