@@ -10,7 +10,17 @@ import click
 from crykit.errors import MissingPart
 
 # Subcommand to its module in this package, whose `command` it is; --help lists them in this order.
-SUBCOMMANDS = ("detector", "pretrain", "adapt", "distill", "streams", "evaluate")
+SUBCOMMANDS = (
+    "detector",
+    "pretrain",
+    "adapt",
+    "finetune",
+    "distill",
+    "streams",
+    "evaluate",
+    "baseline",
+    "transfer",
+)
 
 
 class _Subcommands(click.Group):
