@@ -123,9 +123,9 @@ def build_source(
         "rank": rank,
         "world_size": world_size,
     }
-    hybrid = isinstance(r.objective, HybridRecipe)
+    hybrid = r.objective if isinstance(r.objective, HybridRecipe) else None
     if r.data.shards:
-        if hybrid:
+        if hybrid is not None:
             raise UsageError(
                 "the hybrid needs features of every window beforehand: give a manifest in place "
                 "of data.shards"
@@ -134,8 +134,15 @@ def build_source(
     cache = Path(r.data.cache) if r.data.cache else None
     corpus = LogMelCorpus(plan.clips, n_mels, cache=cache, update=update)
     compare = None
-    if hybrid:
-        compare = CompareWindows(corpus, frames, cache=cache, scale=scale, update=update)
+    if hybrid is not None:
+        compare = CompareWindows(
+            corpus,
+            frames,
+            most=hybrid.windows_per_clip,
+            cache=cache,
+            scale=scale,
+            update=update,
+        )
     return CorpusSource(corpus, frames, r.train.batch, labels=labels, compare=compare, **common)
 
 

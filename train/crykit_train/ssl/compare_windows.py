@@ -32,6 +32,7 @@ class CompareWindows:
     Args:
         corpus: whose clips.
         frames: of a window; grid windows start at multiples of it, and shorter clips are repeated.
+        most: windows a clip, evenly spread over its grid; 0 takes all.
         cache: a folder, one file a clip; it may be shared by processes.
         scale: (2, 6373) mean and deviation of an earlier run, instead of this corpus's own.
     """
@@ -41,16 +42,19 @@ class CompareWindows:
         corpus: LogMelCorpus,
         frames: int,
         *,
+        most: int = 0,
         cache: str | Path | None = None,
         scale: Tensor | None = None,
         update: Update | None = None,
     ) -> None:
         self.frames = frames
-        self.counts = np.maximum(corpus.lengths // frames, 1)
+        grids = [grid(int(length), frames, most) for length in corpus.lengths]
+        self.counts = np.array([len(g) for g in grids])
         self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        self._first_frames = np.concatenate(grids)
         rows: list[NDArray[np.float32]] = []
         for i, clip in enumerate(corpus.clips):
-            rows.append(clip_windows(clip, frames, int(self.counts[i]), cache))
+            rows.append(clip_windows(clip, frames, grids[i], cache))
             if update:
                 update(i + 1, len(corpus))
         raw = np.concatenate(rows)
@@ -70,30 +74,39 @@ class CompareWindows:
         self, indices: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], Tensor]:
         """For each clip one grid window: its first frame (batch,), features (batch, 6373)."""
-        k = rng.integers(0, self.counts[indices])
-        return k * self.frames, torch.from_numpy(self._rows[self.starts[indices] + k]).float()
+        at = self.starts[indices] + rng.integers(0, self.counts[indices])
+        return self._first_frames[at], torch.from_numpy(self._rows[at]).float()
+
+
+def grid(length: int, frames: int, most: int = 0) -> NDArray[np.int64]:
+    """First frames of the windows of a clip of ``length`` frames."""
+    whole = max(length // frames, 1)
+    if most and whole > most:
+        return np.linspace(0, whole - 1, most).round().astype(np.int64) * frames
+    return np.arange(whole) * frames
 
 
 def clip_windows(
-    clip: Clip, frames: int, count: int, cache: str | Path | None
+    clip: Clip, frames: int, first_frames: NDArray[np.int64], cache: str | Path | None
 ) -> NDArray[np.float32]:
-    """(count, 6373) raw features of a clip's grid windows."""
+    """(windows, 6373) raw features of a clip's windows of so many centred frames."""
     path = None
     if cache:
-        digest = hashlib.sha256(clip.path.read_bytes()).hexdigest()
-        path = Path(cache) / f"{digest}-compare-w{frames}.npy"
+        key = hashlib.sha256(clip.path.read_bytes())
+        key.update(str((frames, first_frames.tolist())).encode())
+        path = Path(cache) / f"{key.hexdigest()}-compare.npy"
         try:
             kept = np.load(path, allow_pickle=False)
-            if kept.shape == (count, FEATURES):
+            if kept.shape == (len(first_frames), FEATURES):
                 return kept
         except (OSError, ValueError, EOFError):
             pass  # not there, or cut short by a kill: computed and written again
     samples = read_clip(clip)
-    # A window of n centred frames spans n - 1 hops; the next one starts n frames on.
+    # A window of n centred frames spans n - 1 hops.
     span = (frames - 1) * HOP_SAMPLES
     rows = []
-    for k in range(count):
-        part = samples[k * frames * HOP_SAMPLES :][:span]
+    for first in first_frames:
+        part = samples[first * HOP_SAMPLES :][:span]
         rows.append(compare_features(part if len(part) == span else np.resize(samples, span)))
     values = np.stack(rows)
     if path is not None:

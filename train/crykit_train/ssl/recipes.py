@@ -84,6 +84,8 @@ class HybridRecipe(
     target_decay: Share = 0.99
     alpha: float = 1.0
     beta: float = 1.0
+    # openSMILE takes some 30 ms a window: at most so many windows a clip; 0 takes all.
+    windows_per_clip: int = 0
 
 
 class SupervisedRecipe(
