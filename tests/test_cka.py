@@ -206,6 +206,23 @@ def test_an_unknown_layer_lists_the_choices(tiny: Tiny) -> None:
         activations(tiny, torch.randn(2, 1, 8, 10), ("neck",))
 
 
+def test_blocks_of_a_list_are_layers_and_what_is_never_run_is_left_out() -> None:
+    class Blocks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(2))
+            self.spare = torch.nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks[1](self.blocks[0](x).relu())
+
+    module, inputs = Blocks(), torch.randn(5, 6)
+    assert layer_names(module) == ("blocks.0", "blocks.1", "spare")
+    assert list(layer_grams(module, [inputs])) == ["blocks.0", "blocks.1", ""]
+    with pytest.raises(UsageError, match="'spare' was never run"):
+        layer_grams(module, [inputs], ["spare"])
+
+
 def test_grams_do_not_depend_on_the_batches(tiny: Tiny) -> None:
     inputs = torch.randn(11, 1, 8, 10)
     whole = layer_grams(tiny, [inputs])
@@ -220,7 +237,8 @@ def test_a_model_against_itself_is_one_on_the_diagonal_and_another_is_less(tiny:
     a, b = layer_grams(tiny, inputs), layer_grams(other, inputs)
     own, across = cka_matrix(a, a), cka_matrix(a, b)
     np.testing.assert_allclose(np.diag(own), 1.0, atol=1e-9)
-    assert across.shape == (3, 3)
+    assert across.shape == (4, 4)  # three layers, and the module itself, which is the last
+    np.testing.assert_allclose(across[2], across[3])
     assert (np.diag(across) < 0.999).all()
     direct = linear_cka(
         activations(tiny, inputs[0], ("head",))["head"],

@@ -20,6 +20,7 @@ SUBCOMMANDS = (
     "evaluate",
     "baseline",
     "transfer",
+    "analyze",
 )
 
 

@@ -22,6 +22,9 @@ from crykit.errors import InputError, UsageError
 
 Array = NDArray[np.float64]
 
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.LSTM, nn.GRU)
+_PASSIVE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.GELU)
+_PASSIVE += (nn.MaxPool2d, nn.AvgPool2d, nn.Dropout)
 LEAST_CLIPS = 4  # the debiased estimate divides by n (n - 3)
 
 
@@ -153,15 +156,21 @@ class _PairSums:
 
 
 def layer_names(module: nn.Module) -> tuple[str, ...]:
-    """The layers worth comparing: each convolution, linear and recurrent layer, in order.
+    """The layers worth comparing, in order: every convolution, linear and recurrent layer, and
+    every larger block of a `nn.Sequential` or `nn.ModuleList` as one.
 
-    A convolution's features are taken after its normalisation and non-linearity where both are
-    modules of the same `nn.Sequential`, since that is what the next layer reads.
+    A layer's features are taken after the normalisation, non-linearity and pooling that follow it
+    in its `nn.Sequential`, since that is what the next layer reads.
     """
     names: list[str] = []
-    for name, child in module.named_modules():
-        if isinstance(child, nn.Conv1d | nn.Conv2d | nn.Linear | nn.LSTM | nn.GRU):
+    holder = isinstance(module, nn.Sequential | nn.ModuleList)
+    for name, child in module.named_children():
+        if isinstance(child, _LAYERS):
             names.append(_read_by_next(module, name))
+        elif holder and not isinstance(child, (nn.Sequential, nn.ModuleList, *_PASSIVE)):
+            names += [name] if any(True for _ in child.parameters()) else []
+        else:
+            names += [f"{name}.{inner}" for inner in layer_names(child)]
     return tuple(dict.fromkeys(names))
 
 
@@ -210,16 +219,27 @@ def layer_grams(
 
     Every clip must be as long as the others. Holds all activations while it runs: clips x features
     x 4 bytes, some 60 MB for 300 clips of a layer 50,000 wide.
+
+    Args:
+        layers: names within the module, or "" for the module itself; without them, `layer_names`
+            as far as the module runs them, and itself.
+
+    Raises:
+        UsageError: a layer asked for that the module lacks or does not run.
     """
-    names = tuple(layers) if layers is not None else layer_names(module)
+    names = tuple(layers) if layers is not None else (*layer_names(module), "")
     kept: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for batch in batches:
         for name, value in activations(module, batch, names).items():
             kept[name].append(value)
     missing = [name for name, parts in kept.items() if not parts]
-    if missing:
+    if missing and layers is not None:
         raise UsageError(f"layer {missing[0]!r} was never run; leave it out")
-    return {name: _gram_by_parts(np.concatenate(kept.pop(name))) for name in names}
+    return {
+        name: _gram_by_parts(np.concatenate(kept.pop(name)))
+        for name in names
+        if name not in missing
+    }
 
 
 def cka_matrix(
@@ -250,17 +270,12 @@ def _hollow(k: Array) -> Array:
     return hollow
 
 
-def _read_by_next(module: nn.Module, name: str) -> str:
+def _read_by_next(parent: nn.Module, name: str) -> str:
     """The last norm, non-linearity or pooling that follows a layer in its `nn.Sequential`."""
-    parent_name, _, own = name.rpartition(".")
-    parent = module.get_submodule(parent_name)
     if not isinstance(parent, nn.Sequential):
         return name
-    passive = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.GELU)
-    passive += (nn.MaxPool2d, nn.AvgPool2d, nn.Dropout)
     members = list(parent.named_children())
-    index = [key for key, _ in members].index(own)
-    while index + 1 < len(members) and isinstance(members[index + 1][1], passive):
+    index = [key for key, _ in members].index(name)
+    while index + 1 < len(members) and isinstance(members[index + 1][1], _PASSIVE):
         index += 1
-    last = members[index][0]
-    return f"{parent_name}.{last}" if parent_name else last
+    return members[index][0]

@@ -6,6 +6,7 @@ along a map from purple to orange where their sign matters.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,9 @@ def draw_cka(
     _save(figure, path, title, leaky)
 
 
-def draw_places(panels: Sequence[dict[str, Any]], path: Path, *, leaky: bool = False) -> None:
+def draw_places(
+    panels: Sequence[dict[str, Any]], path: Path, *, title: str = "", leaky: bool = False
+) -> None:
     """t-SNE panels: each has ``places`` (n, 2), ``title``, and ``labels`` or ``values`` (n,).
 
     ``values`` with nan are drawn small and grey; ``unit`` names their scale.
@@ -176,7 +179,7 @@ def draw_places(panels: Sequence[dict[str, Any]], path: Path, *, leaky: bool = F
         axis.set_yticks([])
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    _save(figure, path, "", leaky)
+    _save(figure, path, title, leaky)
 
 
 def _by_class(_figure: Any, axis: Any, panel: dict[str, Any]) -> None:
@@ -236,6 +239,12 @@ def _save(figure: Any, path: Path, title: str, leaky: bool) -> None:
     lines = [line for line in (STAMP if leaky else "", title) if line]
     if lines:
         figure.suptitle("\n".join(lines), fontsize=11, color="#d55e00" if leaky else "black")
-    with write_aside(path) as file:
-        figure.savefig(file, format="png", dpi=DPI)
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
     _pyplot().close(figure)
+    # A palette takes a third of the room; this method gives rare colours a place in it too.
+    image = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    with write_aside(path) as file:
+        image.save(file, format="png", optimize=True)
