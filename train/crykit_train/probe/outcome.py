@@ -42,6 +42,27 @@ class Outcome:
             "chosen": self.chosen,
         }
 
+    def stored(self) -> dict[str, Any]:
+        """For a results file; the trained probe itself is not in it."""
+        return {
+            "targets": self.targets.tolist(),
+            "scores": self.scores.tolist(),
+            "chosen": self.chosen,
+            "fits": self.fits,
+        }
+
+    @staticmethod
+    def restored(task: Task, kept: dict[str, Any]) -> Outcome:
+        """What `stored` gave, of the same task."""
+        return Outcome(
+            task,
+            np.array(kept["targets"], np.int64),
+            [task.groups[i] for i in task.indices("test")],
+            np.array(kept["scores"], np.float64),
+            kept["chosen"],
+            kept["fits"],
+        )
+
 
 def pooled(outcomes: Sequence[Outcome]) -> Outcome:
     """The folds' test clips one after the other: every clip is scored once a repeat."""

@@ -45,11 +45,7 @@ class Body(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """(batch, 1, n_mels, frames) to (batch, size); what is too short is repeated."""
-        x = (log_mel - self.mean) / self.std
-        if x.shape[-1] < self.encoder.min_frames:
-            n = self.encoder.min_frames
-            x = x.repeat(1, 1, 1, -(-n // x.shape[-1]))[..., :n]
-        z = self.encoder(x)
+        z = self.encoder(self.encoder.pad_to_min((log_mel - self.mean) / self.std))
         return z if self.head is None else self.head(z)
 
 

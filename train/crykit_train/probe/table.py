@@ -1,0 +1,241 @@
+"""`crykit train evaluate --recipe`: models by protocols by tasks (Gorin et al., tables 3, 4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+
+from crykit.dataset import Clip, read_manifest
+from crykit_train.pretrained import RECORD
+from crykit_train.probe.ledger import Ledger, key_of, write_bytes, write_json
+from crykit_train.probe.protocol import evaluate_source
+from crykit_train.probe.recipes import ModelRecipe, ProtocolRecipe, TaskRecipe, tasks_of
+from crykit_train.probe.sources import (
+    COMPARE,
+    RANDOM,
+    YAMNET,
+    ClipBank,
+    Source,
+    heard_sources,
+    normalise_untrained,
+    open_source,
+)
+from crykit_train.probe.tasks import Task, describe
+
+Tell = Callable[[str], None]
+Cell = dict[str, Any]
+
+NOT_RUN = "not run"
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model. ``columns`` limits it to some protocols; empty means all that it can do."""
+
+    label: str
+    model: ModelRecipe = ModelRecipe()
+    columns: tuple[str, ...] = ()
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A protocol with its settings. ``tasks`` limits it to some, by their label."""
+
+    label: str
+    probe: ProtocolRecipe = ProtocolRecipe()
+    tasks: tuple[str, ...] = ()
+
+
+class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole table. Columns are worked off one after the other, so put the cheap ones first."""
+
+    kind: Literal["table"] = "table"
+    manifest: str = ""
+    cache: str = ""
+    rows: tuple[Row, ...] = (Row("random"),)
+    columns: tuple[Column, ...] = (Column("linear"),)
+    tasks: tuple[TaskRecipe, ...] = (TaskRecipe(),)
+    # Sources that come from the same place as another: an encoder that heard one is marked.
+    same_origin: dict[str, tuple[str, ...]] = {}
+    # No cell is begun later than this; what is left is marked. 0 is no limit.
+    budget_minutes: float = 0.0
+    bootstrap_draws: int = 1000
+    threads: int = 1
+
+
+def run_table(
+    recipe: TableRecipe,
+    manifest: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    leaky: bool = False,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Fill the table, cell by cell; ``table.json`` and ``table.md`` of the folder hold it.
+
+    Raises:
+        InputError: the manifest, a task that it cannot answer, or a damaged run.
+        UsageError: the folder holds other results.
+    """
+    torch.set_num_threads(recipe.threads)
+    began = time.monotonic()
+    clips = read_manifest(manifest, leaky=leaky)
+    asked = {t.label: (t, tasks_of(t, clips, leaky=leaky)) for t in recipe.tasks}
+    ledger = Ledger(out, recipe, resume=resume, leaky=leaky)
+    worker = _Worker(recipe, clips, {k: folds for k, (_, folds) in asked.items()})
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for column in recipe.columns:
+        for row in recipe.rows:
+            for label, (task, folds) in asked.items():
+                reason = _skipped(recipe, row, column, label)
+                if reason is not None:
+                    cells[row.label, column.label, label] = {"not_run": reason}
+                    continue
+                source = worker.source(row)
+                key = key_of(source.digest, task, column.probe, recipe.bootstrap_draws)
+                cell = ledger.get(key)
+                if cell is None:
+                    if _is_over(recipe, began):
+                        cells[row.label, column.label, label] = {"not_run": "time"}
+                        continue
+                    cell = worker.measure(source, folds, column.probe, tell)
+                    ledger.put(key, cell)
+                cells[row.label, column.label, label] = cell
+            _write(out, recipe, asked, cells, worker, leaky)
+    return _write(out, recipe, asked, cells, worker, leaky)
+
+
+class _Worker:
+    """The clips, and the models as they are asked for."""
+
+    def __init__(
+        self, recipe: TableRecipe, clips: Sequence[Clip], asked: Mapping[str, Sequence[Task]]
+    ) -> None:
+        self.recipe = recipe
+        union = {c.path: c for folds in asked.values() for task in folds for c in task.clips}
+        self.bank = ClipBank(list(union.values()), Path(recipe.cache) if recipe.cache else None)
+        left_out = {s for folds in asked.values() for task in folds for s in task.left_out}
+        # What any of the tasks leaves out does not set an untrained encoder's statistics either.
+        self.general = [
+            c for c in self.bank.clips if c.split == "train" and c.source not in left_out
+        ]
+        self._sources: dict[bytes, Source] = {}
+
+    def source(self, row: Row) -> Source:
+        key = msgspec.json.encode(row.model)
+        if key not in self._sources:
+            self._sources[key] = normalise_untrained(
+                open_source(row.model), self.bank, self.general
+            )
+        return self._sources[key]
+
+    def measure(
+        self, source: Source, folds: Sequence[Task], probe: ProtocolRecipe, tell: Tell | None
+    ) -> Cell:
+        began = time.monotonic()
+        outcome = evaluate_source(source, folds, probe, self.bank, tell=tell)
+        left_out = {s for task in folds for s in task.left_out}
+        heard = heard_sources(source.record)
+        related = {r for s in left_out for r in self.recipe.same_origin.get(s, ())}
+        return {
+            **outcome.summary(self.recipe.bootstrap_draws),
+            "heard_left_out": sorted(heard & left_out),
+            "heard_same_origin": sorted(heard & related),
+            "encoder_leaky": bool(source.record.get("leaky", False)),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+
+def _is_over(recipe: TableRecipe, began: float) -> bool:
+    return recipe.budget_minutes > 0 and time.monotonic() - began > 60 * recipe.budget_minutes
+
+
+def _skipped(recipe: TableRecipe, row: Row, column: Column, task: str) -> str | None:
+    """Why a cell is not to be filled, or None."""
+    trains = column.probe.protocol in ("linear+bn", "end-to-end")
+    if trains and row.model.run in (COMPARE, YAMNET):
+        return "no weights to train"
+    if (row.columns and column.label not in row.columns) or (
+        column.tasks and task not in column.tasks
+    ):
+        return "left out"
+    own = row.model.run not in (COMPARE, YAMNET) and not row.model.run.startswith(RANDOM)
+    if own and not (Path(row.model.run) / RECORD).is_file():
+        return "no such run"
+    return None
+
+
+def _write(
+    out: Path,
+    recipe: TableRecipe,
+    asked: Mapping[str, tuple[TaskRecipe, list[Task]]],
+    cells: Mapping[tuple[str, str, str], Cell],
+    worker: _Worker,
+    leaky: bool,
+) -> dict[str, Any]:
+    heard: dict[str, Any] = {}
+    for row in recipe.rows:
+        if any(
+            "value" in cells.get((row.label, c.label, t), {}) for c in recipe.columns for t in asked
+        ):
+            heard[row.label] = sorted(heard_sources(worker.source(row).record))
+    table = {
+        "leaky": leaky,
+        "tasks": {label: describe(folds[0]) for label, (_, folds) in asked.items()},
+        "heard": heard,
+        "cells": [
+            {"row": row, "column": column, "task": task, **cell}
+            for (row, column, task), cell in cells.items()
+        ],
+    }
+    write_json(out / "table.json", table)
+    text = markdown(
+        [r.label for r in recipe.rows], [c.label for c in recipe.columns], list(asked), cells, leaky
+    )
+    write_bytes(out / "table.md", text.encode())
+    return table
+
+
+def markdown(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    tasks: Sequence[str],
+    cells: Mapping[tuple[str, str, str], Cell],
+    leaky: bool = False,
+) -> str:
+    """One table a task: mean ± standard error over repeats, [95 % interval over groups]."""
+    lines: list[str] = []
+    for task in tasks:
+        filled = [c for (_, _, t), c in cells.items() if t == task and "value" in c]
+        stamp = " (LEAKY SPLIT)" if leaky else ""
+        lines += [f"### {task}{stamp}", ""]
+        if filled:
+            c = filled[0]
+            holders = ", ".join(f"{n} {g}" for n, g in c["class_groups"].items())
+            lines += [
+                f"{'Macro AUC' if c['metric'] == 'auc' else 'Average precision'}; "
+                f"{c['clips']} test clips of {c['groups']} groups ({holders}).",
+                "",
+            ]
+        lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        for row in rows:
+            found = [_cell(cells.get((row, column, task))) for column in columns]
+            lines.append(f"| {row} | " + " | ".join(found) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return NOT_RUN
+    if "value" not in cell:
+        return "–" if cell["not_run"] == "no weights to train" else NOT_RUN
+    error = cell["standard_error"]
+    spread = f" ± {error:.3f}" if error is not None else ""
+    low, high = cell["ci95"]
+    marks = ("†" if cell["heard_left_out"] else "") + ("‡" if cell["heard_same_origin"] else "")
+    return f"{cell['value']:.3f}{spread} [{low:.2f}, {high:.2f}]{marks}"
