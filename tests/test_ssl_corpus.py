@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("webdataset", reason="needs the train extra")
 
+from ssl_toy import write_manifest  # noqa: E402
+
 from crykit.dataset import Clip, read_clip, read_manifest  # noqa: E402
 from crykit.errors import InputError, UsageError  # noqa: E402
 from crykit.nn.logmel import LogMel  # noqa: E402
@@ -18,7 +20,6 @@ from crykit_train.ssl.compare_windows import CompareWindows  # noqa: E402
 from crykit_train.ssl.corpus import LogMelCorpus, select_clips, window_frames  # noqa: E402
 from crykit_train.ssl.recipes import DataRecipe  # noqa: E402
 from crykit_train.ssl.sources import CorpusSource, ShardSource, class_numbers  # noqa: E402
-from ssl_toy import write_manifest  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -1,4 +1,4 @@
-"""Pre-training and adaptation as commands: kill and resume, faults, full disk, wrong checkpoints."""
+"""Pre-training and adaptation: kill and resume, faults, a full disk, wrong checkpoints."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("lightning_fabric", reason="needs the train extra")
 pytest.importorskip("webdataset", reason="needs the train extra")
 
+from ssl_toy import write_manifest  # noqa: E402
+
 from crykit.dataset import read_manifest  # noqa: E402
 from crykit.errors import FaultFound, InputError, UsageError  # noqa: E402
 from crykit_train.data.shards import write_shards  # noqa: E402
@@ -28,7 +30,6 @@ from crykit_train.ssl.adaptation import adaptation_plan  # noqa: E402
 from crykit_train.ssl.build import Plan  # noqa: E402
 from crykit_train.ssl.corpus import select_clips  # noqa: E402
 from crykit_train.ssl.recipes import AdaptRecipe, PretrainRecipe, TrainRecipe  # noqa: E402
-from ssl_toy import write_manifest  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -217,8 +218,8 @@ def test_full_disk_is_told_and_the_old_checkpoint_stays(general: Path, tmp_path:
     shutil.copytree(general, run)
     before = (run / "checkpoint.safetensors").read_bytes()
     code = (
-        "import sys, torch; from pathlib import Path; from crykit_train.ssl.folder import RunFolder;"
-        "from crykit.errors import CrykitError\n"
+        "import sys, torch; from pathlib import Path; from crykit.errors import CrykitError\n"
+        "from crykit_train.ssl.folder import RunFolder\n"
         "try: RunFolder(Path(sys.argv[1])).save({'x': torch.zeros(99999)}, {'history': []})\n"
         "except CrykitError as error: print(error); sys.exit(error.exit_code)"
     )
@@ -280,9 +281,7 @@ def test_adaptation_starts_from_encoder_and_projector(
     assert {c.event for c in adapted.clips} == {"cry", "unverified"}
     assert adapted.recipe.train.batch == 200 and adapted.recipe.train.optimiser == "adam"
     engine.train(adapted, tmp_path / "on")
-    first, second = (
-        engine.RunFolder(run).load()[0] for run in (general, tmp_path / "on")
-    )
+    first, second = (engine.RunFolder(run).load()[0] for run in (general, tmp_path / "on"))
     moved = [k for k in first if k.startswith("objective.") and "running" not in k]
     moved = [k for k in moved if "num_batches" not in k]
     assert any("projector" in k for k in moved)

@@ -12,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("lightning_fabric", reason="needs the train extra")
 
+from ssl_toy import ToyEncoder  # noqa: E402
+
 from crykit_train.ssl.objectives import (  # noqa: E402
     Byol,
     Hybrid,
@@ -21,7 +23,6 @@ from crykit_train.ssl.objectives import (  # noqa: E402
     mlp,
     nt_xent,
 )
-from ssl_toy import ToyEncoder  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

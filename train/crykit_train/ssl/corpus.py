@@ -108,7 +108,9 @@ class LogMelCorpus:
         picked = self._frames[self.starts[indices][:, None] + inside]  # (batch, frames, n_mels)
         return torch.from_numpy(picked).transpose(1, 2)[:, None].float()
 
-    def statistics(self, frames: int, n_windows: int = 10_000, seed: int = 1) -> tuple[float, float]:
+    def statistics(
+        self, frames: int, n_windows: int = 10_000, seed: int = 1
+    ) -> tuple[float, float]:
         """Mean and standard deviation over random windows (BYOL-A's, for pre-normalisation)."""
         rng = np.random.default_rng([seed, 5])
         count, total, square = 0, 0.0, 0.0

@@ -83,9 +83,7 @@ class CorpusSource:
             starts, features = self.compare.draw(indices, rng)
             window = self.corpus.windows_at(indices, starts, self.frames)
             return Batch(window[None], extra=features)
-        windows = [
-            self.corpus.windows_of(indices, self.frames, rng) for _ in range(self.chunks)
-        ]
+        windows = [self.corpus.windows_of(indices, self.frames, rng) for _ in range(self.chunks)]
         labels = None if self.labels is None else torch.from_numpy(self.labels[indices])
         return Batch(torch.stack(windows), extra=labels)
 
