@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crykit.audio import AudioSource
 from crykit.bundle import Bundle
 from crykit.errors import InputError
 from crykit.events import CryEvent, CryStarted
@@ -37,8 +36,8 @@ def make_listener(
     )
 
 
-def events_of(source: AudioSource, listener: Listener) -> Iterator[CryStarted | CryEvent]:
-    """Events of a recording as it is read; the listener is reset first.
+def events_of(source: Iterable[Float32], listener: Listener) -> Iterator[CryStarted | CryEvent]:
+    """Events of a recording as its blocks are read; the listener is reset first.
 
     Raises:
         InputError: the sound is damaged; what was heard before it has been yielded by then.
@@ -53,7 +52,7 @@ def events_of(source: AudioSource, listener: Listener) -> Iterator[CryStarted | 
     yield from listener.flush()
 
 
-def frames_of(source: AudioSource, listener: Listener) -> tuple[Float32, Float32]:
+def frames_of(source: Iterable[Float32], listener: Listener) -> tuple[Float32, Float32]:
     """All frames of a recording: probabilities (frames,), embeddings (frames, size)."""
     blocks: list[FrameBlock] = []
     listener.on_frames = blocks.append
