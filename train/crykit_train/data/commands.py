@@ -130,6 +130,30 @@ def shard_command(manifest: Path, out: Path, clips_per_shard: int, seed: int, le
     )
 
 
+@command.command("audit")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
+@click.option("--strict", is_flag=True, help="A strong shortcut counts as a fault too.")
+@click.option("--bootstrap", default=500, show_default=True, help="Draws for the intervals.")
+@click.pass_context
+def audit_command(
+    ctx: click.Context, manifest: Path, as_json: bool, strict: bool, bootstrap: int
+) -> None:
+    """Look for leaks between splits and for shortcuts; exit code 1 if there is a leak."""
+    from crykit_train.data.audit import audit_manifest, report_lines
+    from crykit_train.progress import progress_bar
+
+    with progress_bar("auditing") as progress:
+        report = audit_manifest(manifest, bootstrap=bootstrap, progress=progress)
+    if as_json:
+        _print(report)
+    else:
+        print("\n".join(report_lines(report)))
+    shortcut = any(row["verdict"] == "strong" for row in report["shortcuts"])
+    if report["leak"] or (strict and shortcut):
+        ctx.exit(1)
+
+
 def _print(report: dict[str, Any]) -> None:
     json.dump(report, sys.stdout, indent=2)
     print()
