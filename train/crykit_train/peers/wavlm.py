@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from crykit.errors import InputError, MissingPart
@@ -51,7 +52,7 @@ class Wavlm:
             self.model, loaded = _model_class().from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{folder}: its weights cannot be read ({reason})") from None
         missing = sorted(loaded["missing_keys"])
