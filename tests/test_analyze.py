@@ -251,6 +251,34 @@ def test_refuses_a_name_twice_and_a_path_that_is_nothing(tmp_path: Path) -> None
         open_models([("a", str(tmp_path / "none"))], encoder)
 
 
+def test_log_mel_tells_the_mean_and_the_deviation_of_each_band() -> None:
+    floor = open_models([("floor", "log-mel")], AnalyzeRecipe().encoder)["floor"]
+    assert floor.name == "floor" and not floor.trainable
+    _, windows = floor.peer.run(np.zeros(16_000, np.float32))
+    assert windows.shape == (1, 128)
+    np.testing.assert_allclose(windows[0, 64:], 0.0, atol=1e-5)  # silence does not vary
+
+
+def test_wavlm_weights_are_opened_from_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stand:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def embed(self, samples: np.ndarray) -> Any:
+            return torch.full((1, 16), float(len(samples)))
+
+    monkeypatch.setattr("crykit_train.peers.wavlm.Wavlm", Stand)
+    folder = tmp_path / "wavlm"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    model = open_models([split_name(f"peer={folder}")], AnalyzeRecipe().encoder)["peer"]
+    assert model.peer.model.folder == folder
+    _, windows = model.peer.run(np.zeros(8000, np.float32))
+    np.testing.assert_array_equal(windows, np.full((1, 16), 8000.0))
+
+
 # --- pictures ---------------------------------------------------------------------------------
 
 
