@@ -21,6 +21,7 @@ SUBCOMMANDS = (
     "baseline",
     "transfer",
     "analyze",
+    "throughput",
 )
 
 
