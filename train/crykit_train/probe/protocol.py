@@ -80,7 +80,7 @@ class _Trainer:
         best: Fit | None = None
         for repeat in range(recipe.repeats):
             found = self._fit(task, embeddings, inputs, recipe, rates, recipe.seed + 1 + repeat)
-            logits = predict(found.probe, inputs, test, self.device)
+            logits = predict(found.probe, inputs, test, self.device, recipe.precision)
             scores.append(class_scores(logits))
             fits.append(_record(task, found, rates, recipe.seed + 1 + repeat, "repeat"))
             if best is None or found.merit > best.merit:

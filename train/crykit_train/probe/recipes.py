@@ -13,6 +13,7 @@ from crykit_train.probe import tasks
 from crykit_train.probe.tasks import Task
 
 Protocol = Literal["linear", "linear+bn", "end-to-end", "logistic"]
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 class TaskRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +79,7 @@ class ProtocolRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Clips drawn in an epoch, with replacement; 0 is as many as there are.
     draws_per_epoch: int = 0
     c_grid: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from crykit.errors import InputError, UsageError
 from crykit.files import write_aside
 from crykit_train.compare import compare_of
 from crykit_train.pretrained import Pretrained, load_pretrained, random_pretrained
-from crykit_train.probe.recipes import ModelRecipe
+from crykit_train.probe.recipes import ModelRecipe, Precision
 from crykit_train.ssl.corpus import LogMelCorpus, window_frames
 
 RANDOM = "none:"
@@ -39,7 +39,8 @@ class Body(nn.Module):
 
     def __init__(self, pretrained: Pretrained) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(pretrained.encoder)
+        # The same numbers in an order that convolutions on a CPU are 1.5 to 2 times faster with.
+        self.encoder = copy.deepcopy(pretrained.encoder).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.head = copy.deepcopy(pretrained.head)
         self.mean, self.std = pretrained.mean, pretrained.std
 
@@ -129,10 +130,13 @@ class ClipBank:
     Args:
         clips: the union of every task's clips.
         cache: folder for log-mels, ComParE features and embeddings; several processes may share it.
+        precision: of encoders; with bf16-mixed embeddings are three digits sure, and twice as fast.
     """
 
-    def __init__(self, clips: Sequence[Clip], cache: Path | None = None) -> None:
-        self.clips, self.cache = list(clips), cache
+    def __init__(
+        self, clips: Sequence[Clip], cache: Path | None = None, precision: Precision = "32-true"
+    ) -> None:
+        self.clips, self.cache, self.precision = list(clips), cache, precision
         self.row = {clip.path: i for i, clip in enumerate(self.clips)}
         self._corpora: dict[int, LogMelCorpus] = {}
 
@@ -168,7 +172,7 @@ class ClipBank:
     def _cached(self, source: Source) -> Path | None:
         if self.cache is None:
             return None
-        facts = hashlib.sha256(source.digest.encode())
+        facts = hashlib.sha256(f"{source.digest} {self.precision}".encode())
         for clip in self.clips:
             seen = clip.path.stat()
             facts.update(f"{clip.path} {seen.st_size} {seen.st_mtime_ns}\n".encode())
@@ -195,7 +199,8 @@ class ClipBank:
         out: Tensor | None = None
         done = 0
         for positions, x in whole_clips(corpus, np.arange(len(self.clips))):
-            z = body(x)
+            with torch.autocast("cpu", torch.bfloat16, self.precision == "bf16-mixed"):
+                z = body(x).float()
             if out is None:
                 out = torch.zeros(len(self.clips), z.shape[1])
             out[torch.from_numpy(positions)] = z

@@ -14,7 +14,13 @@ from crykit.dataset import Clip, read_manifest
 from crykit_train.pretrained import RECORD
 from crykit_train.probe.ledger import Ledger, key_of, write_bytes, write_json
 from crykit_train.probe.protocol import evaluate_source
-from crykit_train.probe.recipes import ModelRecipe, ProtocolRecipe, TaskRecipe, tasks_of
+from crykit_train.probe.recipes import (
+    ModelRecipe,
+    Precision,
+    ProtocolRecipe,
+    TaskRecipe,
+    tasks_of,
+)
 from crykit_train.probe.sources import (
     COMPARE,
     RANDOM,
@@ -63,6 +69,7 @@ class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # No cell is begun later than this; what is left is marked. 0 is no limit.
     budget_minutes: float = 0.0
     bootstrap_draws: int = 1000
+    precision: Precision = "32-true"  # of frozen embeddings; a column has its own for training
     threads: int = 1
 
 
@@ -96,7 +103,8 @@ def run_table(
                     cells[row.label, column.label, label] = {"not_run": reason}
                     continue
                 source = worker.source(row)
-                key = key_of(source.digest, task, column.probe, recipe.bootstrap_draws)
+                facts = (column.probe, recipe.bootstrap_draws, recipe.precision)
+                key = key_of(source.digest, task, *facts)
                 cell = ledger.get(key)
                 if cell is None:
                     if _is_over(recipe, began):
@@ -117,7 +125,8 @@ class _Worker:
     ) -> None:
         self.recipe = recipe
         union = {c.path: c for folds in asked.values() for task in folds for c in task.clips}
-        self.bank = ClipBank(list(union.values()), Path(recipe.cache) if recipe.cache else None)
+        cache = Path(recipe.cache) if recipe.cache else None
+        self.bank = ClipBank(list(union.values()), cache, recipe.precision)
         left_out = {s for folds in asked.values() for task in folds for s in task.left_out}
         # What any of the tasks leaves out does not set an untrained encoder's statistics either.
         self.general = [

@@ -23,7 +23,7 @@ from torch.utils.data import WeightedRandomSampler
 
 from crykit.errors import FaultFound
 from crykit_train.probe.metrics import average_precision, class_scores, macro_auc
-from crykit_train.probe.recipes import ProtocolRecipe
+from crykit_train.probe.recipes import Precision, ProtocolRecipe
 from crykit_train.probe.schedule import HalvingSchedule
 from crykit_train.probe.tasks import Task
 
@@ -180,7 +180,7 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-        score, loss_val = validate(probe, inputs, task, val, device)
+        score, loss_val = validate(probe, inputs, task, val, device, recipe.precision)
         done.history.append(
             {
                 "epoch": epoch + 1,
@@ -203,10 +203,15 @@ def fit(
 
 
 def validate(
-    probe: Probe, inputs: Inputs, task: Task, picked: NDArray[np.intp], device: torch.device
+    probe: Probe,
+    inputs: Inputs,
+    task: Task,
+    picked: NDArray[np.intp],
+    device: torch.device,
+    precision: Precision = "32-true",
 ) -> tuple[float, float]:
     """Score by the task's metric, and the cross-entropy with every class weighing the same."""
-    logits = predict(probe, inputs, picked, device)
+    logits = predict(probe, inputs, picked, device, precision)
     targets = task.targets[picked]
     scores = class_scores(logits)
     value = (
@@ -223,11 +228,18 @@ def validate(
 
 @torch.inference_mode()
 def predict(
-    probe: Probe, inputs: Inputs, picked: NDArray[np.intp], device: torch.device | None = None
+    probe: Probe,
+    inputs: Inputs,
+    picked: NDArray[np.intp],
+    device: torch.device | None = None,
+    precision: Precision = "32-true",
 ) -> NDArray[np.float32]:
     """Logits of whole clips, (picked, classes)."""
     probe.eval()
     out = np.zeros((len(picked), probe.linear.out_features), np.float32)
+    device = device or torch.device("cpu")
     for positions, x in inputs.whole(picked):
-        out[positions] = probe(x.to(device or "cpu")).float().cpu().numpy()
+        with torch.autocast(device.type, torch.bfloat16, precision == "bf16-mixed"):
+            logits = probe(x.to(device))
+        out[positions] = logits.float().cpu().numpy()
     return out
