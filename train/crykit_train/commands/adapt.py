@@ -50,5 +50,6 @@ def command(
     plan = adaptation_plan(asked, init, clips, leaky=leaky)
     with progress_bar("adapting") as progress:
         metrics = train(plan, out, resume=resume, progress=progress)
-    json.dump(metrics, sys.stdout, indent=2)
-    print()
+    if metrics:  # of many processes, the first one speaks
+        json.dump(metrics, sys.stdout, indent=2)
+        print()

@@ -55,5 +55,6 @@ def command(
         metrics = train(
             Plan(plan, clips, asked=plan, leaky=leaky), out, resume=resume, progress=progress
         )
-    json.dump(metrics, sys.stdout, indent=2)
-    print()
+    if metrics:  # of many processes, the first one speaks
+        json.dump(metrics, sys.stdout, indent=2)
+        print()

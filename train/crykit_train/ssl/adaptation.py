@@ -69,7 +69,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
     """
     try:
         record = json.loads((folder / "encoder.json").read_bytes())
-        record["training"]["recipe"], record["stage"], record["leaky"]
+        _ = record["training"]["recipe"], record["stage"], record["leaky"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{folder}: no encoder.json of a training; --init takes the folder of a finished run"

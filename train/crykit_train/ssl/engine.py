@@ -46,7 +46,10 @@ Progress = Callable[[int, int, float], None]
 def train(
     plan: Plan, out: Path, *, resume: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Train, and write the run folder; the metrics that ``metrics.json`` holds.
+    """Train, and write the run folder.
+
+    Returns:
+        The metrics that ``metrics.json`` holds; nothing in processes beside the first.
 
     Raises:
         InputError: a checkpoint that is not this run's, or a full disk.
@@ -125,7 +128,7 @@ class _Run:
             update=self._loading,
         )
         if isinstance(objective, SimClr) and fabric.world_size > 1:
-            objective.gather = lambda z: fabric.all_gather(z, sync_grads=True)
+            objective.gather = self._gather
             objective.rank = fabric.global_rank
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             objective = torch.nn.SyncBatchNorm.convert_sync_batchnorm(objective)
@@ -140,6 +143,12 @@ class _Run:
         mean, std = self._statistics(state)
         self.augmenter = Augmenter(r.views, mean, std)
         self.generator = torch.Generator(device=fabric.device)
+
+    def _gather(self, projections: Tensor) -> Tensor:
+        """Of all processes; the backward pass sums their gradients."""
+        gathered = self.fabric.all_gather(projections, sync_grads=True)
+        assert isinstance(gathered, Tensor)
+        return gathered
 
     def _loading(self, done: int, total: int) -> None:
         if self.progress and self.fabric.is_global_zero:
@@ -297,7 +306,7 @@ class _Run:
             self.folder.finish(metrics, self.history)
             save_pretrained(self.folder.path, self._pretrained(metrics))
         self.fabric.barrier()
-        return metrics
+        return metrics if self.fabric.is_global_zero else {}
 
     def _pretrained(self, metrics: dict[str, Any]) -> Pretrained:
         objective, r = self.objective, self.recipe
