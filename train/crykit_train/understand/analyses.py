@@ -7,7 +7,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,12 @@ from crykit_train.ssl.corpus import window_frames
 from crykit_train.understand import pictures
 from crykit_train.understand.cka import cka_matrix, layer_grams
 from crykit_train.understand.descriptors import PITCHED, describe_all
-from crykit_train.understand.domains import pretrain_domains, run_domains, trained_domains
+from crykit_train.understand.domains import (
+    domain_tasks,
+    pretrain_domains,
+    run_domains,
+    trained_domains,
+)
 from crykit_train.understand.models import open_models, split_name
 from crykit_train.understand.recipes import AnalyzeRecipe, PanelRecipe
 from crykit_train.understand.rsa import (
@@ -56,30 +60,25 @@ def analyse_all(
     torch.set_num_threads(recipe.threads)
     clips = read_manifest(manifest, leaky=leaky)
     _folder(out)
+    # Asked before hours of training, so that a manifest which cannot answer is refused at once.
+    tasks = domain_tasks(recipe.domains, clips, leaky=leaky) if "domains" in what else {}
     if "domains" in what:
         pretrain_domains(recipe.domains, clips, out, resume=resume, leaky=leaky, progress=progress)
     found: dict[str, Any] = {}
     if set(what) - {"ladder"}:
         named = [*trained_domains(recipe.domains, out), *map(split_name, models)]
         opened = open_models(named, recipe.encoder, recipe.seed)
-        study = Study(recipe, clips, opened, out, leaky, progress)
-        runs = {"domains": run_domains, "cka": run_cka, "rsa": run_rsa, "tsne": run_tsne}
-        found = {name: run(study) for name, run in runs.items() if name in what}
+        also = [clip for folds in tasks.values() for task in folds for clip in task.clips]
+        study = Study(recipe, clips, opened, out, leaky, progress, also)
+        if "domains" in what:
+            found["domains"] = run_domains(study, tasks)
+        runs = {"cka": run_cka, "rsa": run_rsa, "tsne": run_tsne}
+        found |= {name: run(study) for name, run in runs.items() if name in what}
     if "ladder" in what:
-        found["ladder"] = _ladder(recipe, manifest, out, progress)
+        from crykit_train.understand.ladder import run_ladder
+
+        found["ladder"] = run_ladder(recipe.ladder, manifest, out, progress=progress)
     return {name: to_json(result) for name, result in found.items()}
-
-
-def _ladder(
-    recipe: AnalyzeRecipe, manifest: Path, out: Path, progress: Progress | None
-) -> dict[str, Any]:
-    from crykit_train.understand.ladder import LadderRecipe, run_ladder
-
-    try:
-        plan = msgspec.convert(recipe.ladder, LadderRecipe)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"recipe, [ladder]: {error}; mend that key") from None
-    return run_ladder(plan, manifest, out, progress=progress)
 
 
 def _folder(out: Path) -> None:
@@ -103,7 +102,8 @@ def run_cka(study: Study) -> dict[str, Any]:
             f"cka: no encoder of ours is called {(unknown or ['anything'])[0]!r}; give its run "
             "folder with --model NAME=PATH"
         )
-    rows = one_of_each_group([c.group for c in study.bank.clips], recipe.clips, rng)
+    chosen = one_of_each_group([c.group for c in study.looked_at], recipe.clips, rng)
+    rows = study.bank.rows([study.looked_at[i] for i in chosen])
     grams: dict[str, dict[str, NDArray[np.float64]]] = {}
     needed = list(dict.fromkeys(name for pair in pairs for name in pair))
     for step, name in enumerate(needed):
@@ -146,7 +146,7 @@ def run_rsa(study: Study) -> dict[str, Any]:
     """RSA in every source, corrected and averaged, with its two pictures."""
     study.need_models()
     recipe = study.recipe.rsa
-    embeddings = _embeddings(study)
+    embeddings = study.embeddings
     results: list[Rsa] = []
     for step, source in enumerate(recipe.sources):
         found = _rsa_of(study, source, embeddings)
@@ -159,17 +159,9 @@ def run_rsa(study: Study) -> dict[str, Any]:
     return study.write("rsa", _rsa_record(summary, results, recipe.permutations))
 
 
-def _embeddings(study: Study) -> dict[str, NDArray[np.float32]]:
-    """Of each model, (clips looked at, size)."""
-    return {
-        name: study.bank.embeddings(model, study.tell).numpy()
-        for name, model in study.models.items()
-    }
-
-
 def _rsa_of(study: Study, source: str, embeddings: dict[str, NDArray[np.float32]]) -> Rsa | None:
     """RSA of one source; None where it has too few groups."""
-    recipe, clips = study.recipe.rsa, study.bank.clips
+    recipe, clips = study.recipe.rsa, study.looked_at
     rng = np.random.default_rng([study.recipe.seed, 2])
     rows = np.array([i for i, c in enumerate(clips) if c.source == source], np.intp)
     if not len(rows):
@@ -217,7 +209,7 @@ def run_tsne(study: Study) -> dict[str, Any]:
     study.need_models()
     recipe = study.recipe.tsne
     name = recipe.model if recipe.model in study.models else next(iter(study.models))
-    embeddings, clips = _embeddings(study), study.bank.clips
+    embeddings, clips = study.embeddings, study.looked_at
     drawn: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     for step, panel in enumerate(recipe.panels):
@@ -244,7 +236,7 @@ def _panel_rows(study: Study, panel: PanelRecipe) -> NDArray[np.intp]:
     rng = np.random.default_rng([study.recipe.seed, 3])
     rows = [
         i
-        for i, clip in enumerate(study.bank.clips)
+        for i, clip in enumerate(study.looked_at)
         if (not panel.sources or clip.source in panel.sources)
         and (clip.event in panel.events if panel.events else clip.event != "unverified")
     ]

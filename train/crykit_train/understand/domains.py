@@ -209,17 +209,16 @@ def _tasks(asked: DomainTask, clips: Sequence[Clip], leaky: bool) -> list[Task]:
 # --- the comparison ---------------------------------------------------------------------------
 
 
-def run_domains(study: Study) -> dict[str, Any]:
+def run_domains(study: Study, tasks: dict[str, list[Task]]) -> dict[str, Any]:
     """Every model on every task; ``domains.json`` and a picture a protocol (Ogg 2025, figure 1).
 
     Encoders of one domain that differ in their seed are one row: the mean of their scores.
+
+    Args:
+        tasks: of `domain_tasks`; the study's bank holds their clips.
     """
     study.need_models()
-    recipe = study.recipe.domains
-    tasks = domain_tasks(recipe, study.clips, leaky=study.leaky)
-    clips = {clip.path: clip for folds in tasks.values() for task in folds for clip in task.clips}
-    bank = ClipBank(list(clips.values()), study.cache)
-    study.settle(bank)
+    recipe, bank = study.recipe.domains, study.bank
     rows = rows_of(recipe, study.models)
     found: dict[str, Any] = {
         "domains": {task.label: task.domain for task in recipe.tasks},

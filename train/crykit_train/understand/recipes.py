@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from crykit_train.probe.recipes import TaskRecipe
 from crykit_train.probe.transfer import TransferPlan
 from crykit_train.ssl.recipes import EncoderRecipe, PretrainRecipe
+from crykit_train.understand.ladder import LadderRecipe
 from crykit_train.understand.rsa import PERMUTATIONS
 
 
@@ -138,5 +139,4 @@ class AnalyzeRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rsa: RsaRecipe = RsaRecipe()
     tsne: TsneRecipe = TsneRecipe()
     domains: DomainsRecipe = DomainsRecipe()
-    # Of crykit_train.understand.ladder.LadderRecipe.
-    ladder: dict[str, Any] = {}
+    ladder: LadderRecipe = LadderRecipe()

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from crykit.dataset import Clip
 from crykit.errors import InputError, UsageError
@@ -28,6 +30,8 @@ class Study:
     Attributes:
         clips: of the whole manifest.
         models: by name, in the order of drawing.
+        also: clips that an analysis needs beside those of the recipe's splits, so that every
+            model embeds every clip once.
     """
 
     recipe: AnalyzeRecipe
@@ -36,6 +40,7 @@ class Study:
     out: Path
     leaky: bool = False
     progress: Progress | None = None
+    also: list[Clip] = field(default_factory=list)
     cache: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,23 +50,34 @@ class Study:
 
     @property
     def bank(self) -> ClipBank:
-        """The clips that CKA, RSA and t-SNE look at: those of the recipe's splits."""
+        """Every clip that is needed, with its embeddings."""
         if self._bank is None:
-            chosen = [c for c in self.clips if c.split in self.recipe.splits]
-            if not chosen:
-                raise InputError(
-                    f"the manifest has no clip in {' or '.join(self.recipe.splits)}; name its "
-                    "splits in the recipe"
-                )
-            self._bank = ClipBank(chosen, self.cache)
-            self.settle(self._bank)
+            wanted = {c.path: c for c in (*self.looked_at, *self.also)}
+            self._bank = ClipBank(list(wanted.values()), self.cache)
+            # Untrained encoders get statistics, which else come from what was heard.
+            for model in self.models.values():
+                normalise_untrained(model, self._bank, self._bank.clips)
         return self._bank
 
-    def settle(self, bank: ClipBank) -> None:
-        """Give untrained encoders statistics, which else come from what was heard."""
-        training = [c for c in bank.clips if c.split == "train"] or bank.clips
-        for model in self.models.values():
-            normalise_untrained(model, bank, training)
+    @cached_property
+    def looked_at(self) -> list[Clip]:
+        """The clips of CKA, RSA and t-SNE: those of the recipe's splits."""
+        chosen = [c for c in self.clips if c.split in self.recipe.splits]
+        if not chosen:
+            raise InputError(
+                f"the manifest has no clip in {' or '.join(self.recipe.splits)}; name its splits "
+                "in the recipe"
+            )
+        return chosen
+
+    @cached_property
+    def embeddings(self) -> dict[str, NDArray[np.float32]]:
+        """Of each model and each clip looked at, (clips, size)."""
+        rows = self.bank.rows(self.looked_at)
+        return {
+            name: self.bank.embeddings(model, self.tell).numpy()[rows]
+            for name, model in self.models.items()
+        }
 
     def need_models(self, least: int = 1) -> None:
         if len(self.models) < least:
