@@ -20,6 +20,7 @@ from crykit_train.probe.sources import (
     Body,
     ClipBank,
     Source,
+    general_clips,
     heard_sources,
     normalise_untrained,
     open_source,
@@ -57,8 +58,8 @@ def run_finetune(
     union = list({c.path: c for task in folds for c in task.clips}.values())
     bank = ClipBank(union, Path(recipe.cache) if recipe.cache else None)
     left_out = {s for task in folds for s in task.left_out}
-    general = [c for c in union if c.split == "train" and c.source not in left_out]
-    source = normalise_untrained(open_source(recipe.model), bank, general)
+    source = open_source(recipe.model)
+    source = normalise_untrained(source, bank, general_clips(union, left_out))
     device = Fabric(accelerator="auto", devices=1).device
     outcomes: list[Outcome] = []
     for task in folds:

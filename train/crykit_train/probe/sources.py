@@ -242,6 +242,12 @@ class LogMelInputs:
         return whole_clips(self.corpus, self.rows[picked])
 
 
+def general_clips(clips: Sequence[Clip], left_out: set[str]) -> list[Clip]:
+    """Training clips of no source that a task leaves out; of any, if no other are there."""
+    training = [c for c in clips if c.split == "train"]
+    return [c for c in training if c.source not in left_out] or training
+
+
 def normalise_untrained(source: Source, bank: ClipBank, clips: Sequence[Clip]) -> Source:
     """An encoder that heard nothing, with the mean and deviation of these clips' log-mels."""
     p = source.pretrained

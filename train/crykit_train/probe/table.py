@@ -27,6 +27,7 @@ from crykit_train.probe.sources import (
     YAMNET,
     ClipBank,
     Source,
+    general_clips,
     heard_sources,
     normalise_untrained,
     open_source,
@@ -129,9 +130,7 @@ class _Worker:
         self.bank = ClipBank(list(union.values()), cache, recipe.precision)
         left_out = {s for folds in asked.values() for task in folds for s in task.left_out}
         # What any of the tasks leaves out does not set an untrained encoder's statistics either.
-        self.general = [
-            c for c in self.bank.clips if c.split == "train" and c.source not in left_out
-        ]
+        self.general = general_clips(self.bank.clips, left_out)
         self._sources: dict[bytes, Source] = {}
 
     def source(self, row: Row) -> Source:

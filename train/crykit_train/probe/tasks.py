@@ -214,7 +214,8 @@ def reasons(
     folds = np.where(
         number == fold, "test", np.where(number == (fold + 1) % n_folds, "val", "train")
     )
-    return _task(name, cries, lambda c: c.reason, fold=folds.tolist())
+    heard = (source,) if source else ()
+    return _task(name, cries, lambda c: c.reason, fold=folds.tolist(), left_out=heard)
 
 
 def _folds_of(clips: Sequence[Clip], n_folds: int, seed: int) -> NDArray[np.int64]:
