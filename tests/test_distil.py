@@ -191,7 +191,7 @@ def test_unverified_clips_are_sorted_by_the_teachers(clips: list[Clip]) -> None:
 
 
 def test_labels_and_teachers_are_mixed(clips: list[Clip]) -> None:
-    data, distil = DataRecipe(exclude_events=()), DistilRecipe(label_share=0.6)
+    data, distil = DataRecipe(exclude_events=()), DistilRecipe(label_share=0.6, sharpness=1.0)
     train = [c for c in clips if c.split == "train"]
     bank = ClipBank.load(train, data, distil, even(train, 0.5))
     kept = {clip.event: track for clip, track in zip(bank.clips, bank.tracks, strict=True)}
@@ -203,6 +203,14 @@ def test_labels_and_teachers_are_mixed(clips: list[Clip]) -> None:
     assert kept["unverified"] == pytest.approx(0.9)
 
 
+def test_sharpening_multiplies_the_log_odds() -> None:
+    track = np.array([0.0, 0.2, 0.5, 0.9, 1.0], np.float32)
+    assert targets.sharpened(track, 1.0) == pytest.approx(track)
+    sharp = targets.sharpened(track, 4.0)
+    assert sharp[[0, 2, 4]] == pytest.approx([0, 0.5, 1])
+    assert np.log(sharp[3] / (1 - sharp[3])) == pytest.approx(4 * np.log(9), rel=1e-3)
+
+
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
 def test_a_track_follows_its_clip_through_a_change_of_speed(
     clips: list[Clip], speed: float
@@ -210,7 +218,7 @@ def test_a_track_follows_its_clip_through_a_change_of_speed(
     """A teacher that hears a cry in the second half alone marks the second half alone."""
     train = [c for c in clips if c.split == "train"]
     half = {c.path: np.repeat([0.0, 1.0], [38, 37]).astype(np.float32) for c in train}
-    distil = DistilRecipe(label_share=0.0)
+    distil = DistilRecipe(label_share=0.0, sharpness=1.0)
     bank = ClipBank.load(train, DataRecipe(), distil, SoftTargets(half, []))
     compose = ComposeRecipe(
         sequence_s=8.0, cry_share=1.0, negatives_mean=0.0, reverb_share=0.0, whole_clip_share=0.0,

@@ -29,7 +29,7 @@ from crykit_train.acoustics import (
 )
 from crykit_train.data.licences import allows_commercial_use
 from crykit_train.recipe import ComposeRecipe, DataRecipe, DistilRecipe
-from crykit_train.targets import UNVERIFIED, SoftTargets
+from crykit_train.targets import UNVERIFIED, SoftTargets, sharpened
 
 FRAME_SAMPLES = 640  # one output frame of the student, 40 ms
 STEP_SAMPLES = 2560
@@ -176,7 +176,7 @@ def _target_track(
     """
     if distil is None or targets is None:
         return None
-    heard = targets.tracks[clip.path]
+    heard = sharpened(targets.tracks[clip.path], distil.sharpness)
     if clip.event == UNVERIFIED:
         return heard
     share = np.float32(distil.label_share)

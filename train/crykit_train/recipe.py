@@ -102,7 +102,10 @@ class DistilRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     teachers: tuple[TeacherRecipe, ...] = ()
     # A labelled frame's target: this share its label, the rest what the teachers hear.
-    label_share: float = 0.6
+    label_share: float = 0.9
+    # What teachers hear is sharpened: their log-odds times this. Targets that stay soft cost the
+    # student its sureness, and it is the sure end that a low rate of false alarms needs.
+    sharpness: float = 4.0
     # Unlabelled clips (event "unverified") with a teachers' score over the first are learned from
     # as cries, under the second as other sounds; those between are left out.
     unverified_cry: float = 0.75

@@ -92,6 +92,12 @@ def soft_targets(
     return SoftTargets({path: t / whole for path, t in sums.items()}, report, embedding)
 
 
+def sharpened(track: Track, sharpness: float) -> Track:
+    """Probabilities with their log-odds multiplied (as D. Berthelot et al., "MixMatch", 2019)."""
+    ours, theirs = track**sharpness, (1 - track) ** sharpness
+    return (ours / (ours + theirs)).astype(np.float32)
+
+
 def save_targets(path: Path, targets: SoftTargets, folder: Path) -> None:
     """Write targets, each clip by its path in the manifest's folder."""
     tensors = {
