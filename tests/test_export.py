@@ -32,7 +32,12 @@ from crykit.bundle import Bundle  # noqa: E402
 from crykit.errors import FaultFound, InputError, UsageError  # noqa: E402
 from crykit.nn.frontend import LogMelFrontEnd  # noqa: E402
 from crykit.runtime import open_runtime  # noqa: E402
-from crykit_export import assemble, calibration, gatecheck  # noqa: E402
+from crykit_export import (  # noqa: E402
+    assemble,
+    calibration,
+    gatecheck,
+    model_card,  # noqa: E402
+)
 from crykit_export.assemble import ExportPlan, export_bundle  # noqa: E402
 from crykit_export.calibration import calibration_audio, calibration_steps  # noqa: E402
 from crykit_export.golden import GOLDEN_STEPS, golden_clip  # noqa: E402
@@ -126,6 +131,20 @@ def test_model_card_states_data_scores_and_limits(exported: Bundle) -> None:
         "## Limits",
     ):
         assert part in card
+
+
+def test_model_card_says_what_the_licence_allows_and_who_taught() -> None:
+    assert "Non-commercial use alone" in model_card._terms({"licence": "CC-BY-NC-4.0"})
+    assert "commercial too" in model_card._terms({"licence": "CC-BY-SA-4.0"})
+    assert "ask before any use" in model_card._terms({"licence": "unknown"})
+    taught = {
+        "teachers": [{"kind": "yamnet"}, {"kind": "detector", "name": "a", "version": "1"}],
+        "unverified_as_cry": 7,
+        "unverified_as_other": 2,
+    }
+    told = model_card._taught({"distilled_from": taught})
+    assert "yamnet and detector a 1" in told and "7 were learned as cries" in told
+    assert model_card._taught({}) == ""
 
 
 @pytest.mark.parametrize(("runtime", "precision"), ALL)

@@ -24,6 +24,7 @@ def model_card(fields: dict[str, Any], folder: Path) -> str:
         _scores(fields),
         _artefacts(fields, folder),
         _training(fields),
+        _terms(fields),
         _limits(),
     ]
     return "\n\n".join(s for s in sections if s) + "\n"
@@ -160,6 +161,40 @@ def _training(fields: dict[str, Any]) -> str:
     return (
         "## Training data\n\nNo recording is part of the bundle; the licences are those that each "
         f"source states.\n\n{_table(['source', 'licence', 'clips', 'groups'], rows)}"
+        f"{_taught(fields['training'])}"
+    )
+
+
+# What the weights' licence lets a user do, where it is one of these.
+_TERMS = {
+    "CC-BY-NC": "Non-commercial use alone, with attribution.",
+    "CC-BY-SA": "Any use, commercial too, with attribution; changed weights under the same licence.",
+    "CC-BY": "Any use, commercial too, with attribution.",
+    "CC0": "Any use.",
+    "Apache": "Any use, commercial too, with the licence's notice.",
+}
+
+
+def _terms(fields: dict[str, Any]) -> str:
+    licence = str(fields["licence"])
+    said = next((text for name, text in _TERMS.items() if licence.startswith(name)), None)
+    allows = said or "See that licence; where it is unknown, ask before any use beyond trying it."
+    return f"## What the licence allows\n\n{licence}: {allows}"
+
+
+def _taught(training: dict[str, Any]) -> str:
+    """Who taught the student beside labels, if anybody did."""
+    taught = training.get("distilled_from")
+    if not taught:
+        return ""
+    teachers = " and ".join(
+        " ".join(str(t[k]) for k in ("kind", "name", "version") if k in t)
+        for t in taught["teachers"]
+    )
+    return (
+        f"\n\nBeside labels it learned from teachers: {teachers}. Of the clips that nobody had "
+        f"verified, {taught['unverified_as_cry']} were learned as cries and "
+        f"{taught['unverified_as_other']} as other sounds, on the teachers' word."
     )
 
 
