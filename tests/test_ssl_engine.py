@@ -158,6 +158,29 @@ def test_killed_in_the_middle_it_resumes_to_the_same_curve(manifest: Path, tmp_p
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_two_processes_of_torchrun_share_a_run(manifest: Path, tmp_path: Path) -> None:
+    """The command as it stands, under torchrun: one folder, one answer, every clip once."""
+    run = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    call = command("pretrain", "--recipe", RECIPES / "simclr-small.toml", "--manifest", manifest)
+    settings = [*TINY, "train.accelerator=cpu"]
+    call = call[1:] + [part for s in settings for part in ("--set", s)]
+    done = subprocess.run(
+        [*launch, *call, "--out", str(run)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["windows"] == 64
+    assert [row["step"] for row in rows(run)] == [2, 4, 6, 8]
+    tensors, state = engine.RunFolder(run).load()
+    assert len(state["positions"]) == 2
+    assert tensors["memory"].shape[:2] == (2, 16)  # each process has a memory of its own
+    assert not torch.equal(*tensors["memory"])
+    assert load_pretrained(run).size == 16
+
+
 def test_shards_feed_the_engine_and_resume(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
