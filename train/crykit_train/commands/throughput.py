@@ -60,30 +60,28 @@ def command(
     chosen = [build_named(text) for text in encoders or ENCODERS]
     plan = Work(**work)
     _check(plan.device, plan.batch, plan.window_s, plan.seconds)
-    rows: list[dict[str, Any]] = []
     sources: dict[int, Any] = {}
+    cuda = plan.device.startswith("cuda")
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(plan.device) if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": plan.precision,
+        "leaky": leaky,
+        "encoders": [],
+    }
     with progress_bar("measuring") as update:
         for number, encoder in enumerate(chosen):
             torch.manual_seed(1)
             if manifest is not None and encoder.n_mels not in sources:
                 sources[encoder.n_mels] = _source(manifest, clips, encoder.n_mels, plan, leaky)
             source = sources.get(encoder.n_mels)
-            rows.append(measure(encoder, plan, source.batch if source else None))
+            report["encoders"].append(measure(encoder, plan, source.batch if source else None))
+            if out is not None:  # after each, so that a kill loses none
+                with write_aside(out) as file:
+                    file.write((json.dumps(report, indent=2) + "\n").encode())
             update(number + 1, len(chosen), float("nan"))
-    cuda = plan.device.startswith("cuda")
-    report = {
-        "device": torch.cuda.get_device_name(plan.device) if cuda else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "precision": plan.precision,
-        "leaky": leaky,
-        "encoders": rows,
-    }
-    text = json.dumps(report, indent=2)
-    if out is not None:
-        with write_aside(out) as file:
-            file.write((text + "\n").encode())
-    click.echo(text)
+    click.echo(json.dumps(report, indent=2))
 
 
 def _check(device: str, batch: int, window_s: float, seconds: float) -> None:
