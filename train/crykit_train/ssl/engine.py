@@ -10,7 +10,8 @@ import math
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class _Run:
         self.n_steps = t.steps or t.epochs * self.source.steps_per_epoch
         self.step = int(state.get("step", 0))
         self.seconds = float(state.get("seconds", 0.0))
+        self.waited = float(state.get("waited", 0.0))
         self.history: list[dict[str, float]] = state.get("history", [])
         self.saved_step = self.step
         if resume:
@@ -180,10 +182,12 @@ class _Run:
         pending: list[dict[str, Tensor]] = []
         began = time.monotonic()
         with ThreadPoolExecutor(1) as ahead:
-            following = ahead.submit(self.source.batch, self.step)
+            following = ahead.submit(self._fetch, self.step)
             while self.step < self.n_steps:
-                batch = _take(following)
-                following = ahead.submit(self.source.batch, self.step + 1)
+                asked = time.monotonic()
+                batch = following.result()
+                self.waited += time.monotonic() - asked
+                following = ahead.submit(self._fetch, self.step + 1)
                 pending.append(self._learn(batch))
                 self.step += 1
                 last = self.step == self.n_steps
@@ -198,6 +202,14 @@ class _Run:
                     if last or self.step % save_every == 0:
                         self._save(batch.position)
         return self._finish()
+
+    def _fetch(self, step: int) -> Batch:
+        batch = self.source.batch(step)
+        if self.fabric.device.type != "cuda":
+            return batch
+        # Pinned, so that the copy to the GPU runs beside the step before.
+        extra = None if batch.extra is None else batch.extra.pin_memory()
+        return replace(batch, chunks=batch.chunks.pin_memory(), extra=extra)
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
         t, device = self.recipe.train, self.fabric.device
@@ -264,6 +276,7 @@ class _Run:
         state = {
             "step": self.step,
             "seconds": self.seconds,
+            "waited": self.waited,
             "history": self.history,
             "mean": self.augmenter.mean,
             "std": self.augmenter.std,
@@ -300,6 +313,8 @@ class _Run:
             "windows": whole,
             "window_hours": round(whole * self.recipe.views.window_s / 3600, 2),
             "minutes": round(self.seconds / 60, 2),
+            # Of the time, spent waiting for the next batch: over a few per cent, data starve it.
+            "waiting_share": round(self.waited / max(self.seconds, 1e-9), 4),
             "last": self.history[-1],
         }
         if self.fabric.is_global_zero:
@@ -346,10 +361,6 @@ _LOSS_NAMES = {
     ByolRecipe: "BYOL loss",
     HybridRecipe: "hybrid loss",
 }
-
-
-def _take(batch: Future[Batch]) -> Batch:
-    return batch.result()
 
 
 def load_weights(objective: torch.nn.Module, weights: dict[str, Tensor], where: Path) -> None:
