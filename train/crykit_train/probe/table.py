@@ -41,11 +41,19 @@ NOT_RUN = "not run"
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model. ``columns`` limits it to some protocols; empty means all that it can do."""
+    """A model. ``columns`` limits it to some protocols; empty means all that it can do.
+
+    ``runs`` gives another run folder for a task, by its label: an encoder adapted to cries must not
+    have heard the source that the task leaves out, so there is one for each.
+    """
 
     label: str
     model: ModelRecipe = ModelRecipe()
     columns: tuple[str, ...] = ()
+    runs: dict[str, str] = {}
+
+    def model_for(self, task: str) -> ModelRecipe:
+        return msgspec.structs.replace(self.model, run=self.runs.get(task, self.model.run))
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,7 +111,7 @@ def run_table(
                 if reason is not None:
                     cells[row.label, column.label, label] = {"not_run": reason}
                     continue
-                source = worker.source(row)
+                source = worker.source(row.model_for(label))
                 facts = (column.probe, recipe.bootstrap_draws, recipe.precision)
                 key = key_of(source.digest, task, *facts)
                 cell = ledger.get(key)
@@ -114,8 +122,8 @@ def run_table(
                     cell = worker.measure(source, folds, column.probe, tell)
                     ledger.put(key, cell)
                 cells[row.label, column.label, label] = cell
-            _write(out, recipe, asked, cells, worker, leaky)
-    return _write(out, recipe, asked, cells, worker, leaky)
+            _write(out, recipe, asked, cells, leaky)
+    return _write(out, recipe, asked, cells, leaky)
 
 
 class _Worker:
@@ -133,12 +141,11 @@ class _Worker:
         self.general = general_clips(self.bank.clips, left_out)
         self._sources: dict[bytes, Source] = {}
 
-    def source(self, row: Row) -> Source:
-        key = msgspec.json.encode(row.model)
+    def source(self, model: ModelRecipe) -> Source:
+        key = msgspec.json.encode(model)
         if key not in self._sources:
-            self._sources[key] = normalise_untrained(
-                open_source(row.model), self.bank, self.general
-            )
+            opened = open_source(model)
+            self._sources[key] = normalise_untrained(opened, self.bank, self.general)
         return self._sources[key]
 
     def measure(
@@ -151,6 +158,7 @@ class _Worker:
         related = {r for s in left_out for r in self.recipe.same_origin.get(s, ())}
         return {
             **outcome.summary(self.recipe.bootstrap_draws),
+            "heard": sorted(heard),
             "heard_left_out": sorted(heard & left_out),
             "heard_same_origin": sorted(heard & related),
             "encoder_leaky": bool(source.record.get("leaky", False)),
@@ -164,15 +172,15 @@ def _is_over(recipe: TableRecipe, began: float) -> bool:
 
 def _skipped(recipe: TableRecipe, row: Row, column: Column, task: str) -> str | None:
     """Why a cell is not to be filled, or None."""
-    trains = column.probe.protocol in ("linear+bn", "end-to-end")
-    if trains and row.model.run in (COMPARE, YAMNET):
+    run = row.model_for(task).run
+    if column.probe.protocol in ("linear+bn", "end-to-end") and run in (COMPARE, YAMNET):
         return "no weights to train"
     if (row.columns and column.label not in row.columns) or (
         column.tasks and task not in column.tasks
     ):
         return "left out"
-    own = row.model.run not in (COMPARE, YAMNET) and not row.model.run.startswith(RANDOM)
-    if own and not (Path(row.model.run) / RECORD).is_file():
+    own = run not in (COMPARE, YAMNET) and not run.startswith(RANDOM)
+    if own and not (Path(run) / RECORD).is_file():
         return "no such run"
     return None
 
@@ -182,19 +190,11 @@ def _write(
     recipe: TableRecipe,
     asked: Mapping[str, tuple[TaskRecipe, list[Task]]],
     cells: Mapping[tuple[str, str, str], Cell],
-    worker: _Worker,
     leaky: bool,
 ) -> dict[str, Any]:
-    heard: dict[str, Any] = {}
-    for row in recipe.rows:
-        if any(
-            "value" in cells.get((row.label, c.label, t), {}) for c in recipe.columns for t in asked
-        ):
-            heard[row.label] = sorted(heard_sources(worker.source(row).record))
     table = {
         "leaky": leaky,
         "tasks": {label: describe(folds[0]) for label, (_, folds) in asked.items()},
-        "heard": heard,
         "cells": [
             {"row": row, "column": column, "task": task, **cell}
             for (row, column, task), cell in cells.items()
