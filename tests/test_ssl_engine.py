@@ -27,7 +27,7 @@ from crykit_train.pretrained import load_pretrained  # noqa: E402
 from crykit_train.recipe import load_recipe  # noqa: E402
 from crykit_train.ssl import engine  # noqa: E402
 from crykit_train.ssl.adaptation import adaptation_plan  # noqa: E402
-from crykit_train.ssl.build import Plan  # noqa: E402
+from crykit_train.ssl.build import Plan, build_objective  # noqa: E402
 from crykit_train.ssl.corpus import select_clips  # noqa: E402
 from crykit_train.ssl.objectives import SimClr  # noqa: E402
 from crykit_train.ssl.recipes import AdaptRecipe, PretrainRecipe, TrainRecipe  # noqa: E402
@@ -278,7 +278,7 @@ def test_folders_and_recipes_that_do_not_fit_are_refused(
         engine.train(plan("simclr", manifest), general)
     with pytest.raises(UsageError, match="another recipe"):
         engine.train(plan("simclr", manifest), general, resume=True)
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="no run to resume"):
         engine.train(plan("simclr", manifest), tmp_path / "none", resume=True)
     with pytest.raises(UsageError, match="warmup"):
         tiny("simclr", "train.warmup=3")
@@ -286,6 +286,20 @@ def test_folders_and_recipes_that_do_not_fit_are_refused(
         tiny("simclr", "train.optimiser=adagrad")
     with pytest.raises(UsageError, match="longer window"):
         engine.train(plan("simclr", manifest, "views.window_s=0.01"), tmp_path / "short")
+
+
+def test_killed_before_the_first_checkpoint_it_begins_anew(
+    general: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(run: engine._Run, position: tuple[int, int]) -> None:
+        raise KeyboardInterrupt
+
+    asked = plan("simclr", manifest, 'data.exclude_sources=["clinic", "app"]')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine._Run, "_save", die)
+        engine.train(asked, tmp_path / "run")
+    engine.train(asked, tmp_path / "run", resume=True)
+    assert rows(tmp_path / "run") == rows(general)
 
 
 def test_checkpoint_of_another_encoder_is_refused(
@@ -365,6 +379,14 @@ def test_leak_is_stamped_along(general: Path, manifest: Path, tmp_path: Path) ->
     assert adaptation_plan(AdaptRecipe(), run, read_manifest(manifest)).leaky
 
 
+PAPERS = {  # layers of projectors and predictors: Gorin 2.2; Niizumi 2021; Elbanna 2.2
+    "simclr": {(2048, 2048), (2048, 512)},
+    "byol": {(2048, 4096), (4096, 256), (256, 4096)},
+    "hybrid": {(2048, 4096), (4096, 6373), (6373, 4096)},
+    "supervised": {(2048, 309)},
+}
+
+
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.toml")), ids=lambda f: f.stem)
 def test_recipes_of_the_house_are_valid(file: Path) -> None:
     stem = file.stem.removesuffix("-small")
@@ -372,8 +394,13 @@ def test_recipes_of_the_house_are_valid(file: Path) -> None:
         load_recipe(file, AdaptRecipe)
     elif stem in ("simclr", "byol", "byol-v2", "hybrid", "supervised"):
         recipe = load_recipe(file, PretrainRecipe)
-        assert recipe.objective is not None
         assert (RECIPES / f"{stem}-small.toml").is_file()
+        with torch.device("meta"):  # shapes without memory
+            objective = build_objective(recipe, classes=309)
+        if file.stem in PAPERS:
+            layers = [m for m in objective.modules() if isinstance(m, torch.nn.Linear)]
+            shapes = {(layer.in_features, layer.out_features) for layer in layers}
+            assert PAPERS[file.stem] <= shapes
 
 
 def test_learning_rates() -> None:

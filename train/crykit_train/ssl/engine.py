@@ -93,8 +93,8 @@ class _Run:
             torch.set_num_threads(t.threads)
         self.fabric = make_fabric(t)
         self.fabric.launch()
-        kind = type(self.recipe.objective)
-        self.folder = RunFolder(out, _LOSS_NAMES.get(kind, "cross-entropy"))
+        loss_name = _LOSS_NAMES.get(type(self.recipe.objective), "cross-entropy")
+        self.folder = RunFolder(out, loss_name + (" (LEAKY SPLIT)" if plan.leaky else ""))
         if self.fabric.is_global_zero:
             self.folder.open(plan.asked, resume=resume)
         self.fabric.barrier()
@@ -106,7 +106,7 @@ class _Run:
         self.waited = float(state.get("waited", 0.0))
         self.history: list[dict[str, float]] = state.get("history", [])
         self.saved_step = self.step
-        if resume:
+        if kept:
             checkpoint.restore_optimiser(self.plain, checkpoint.under("optimiser", kept))
             self._restore_memory(kept)
 

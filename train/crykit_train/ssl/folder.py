@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crykit import __version__
 from crykit.errors import InputError, UsageError
+from crykit.files import write_aside
 from crykit_train import checkpoint
 from crykit_train.curves import draw_curves
 
@@ -32,7 +33,7 @@ class RunFolder:
         self.path, self._loss_name = path, loss_name
 
     def open(self, recipe: msgspec.Struct, *, resume: bool) -> None:
-        """Begin, or go on.
+        """Begin, or go on; a run that was killed before its first checkpoint begins anew.
 
         Raises:
             InputError: nothing to resume.
@@ -41,8 +42,8 @@ class RunFolder:
         file = self.path / "recipe.json"
         text = msgspec.json.format(msgspec.json.encode(recipe), indent=2)
         if resume:
-            if not (self.path / CHECKPOINT).is_file():
-                raise InputError(f"{self.path}: holds no checkpoint to resume; leave out --resume")
+            if not file.is_file():
+                raise InputError(f"{self.path}: holds no run to resume; leave out --resume")
             if file.read_bytes() != text:
                 raise UsageError(
                     f"{self.path}: was begun with another recipe; choose another --out"
@@ -51,7 +52,8 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()):
             raise UsageError(f"{self.path}: is not empty; add --resume or choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text)
+        with write_aside(file) as handle:
+            handle.write(text)
         self._json("environment.json", environment())
 
     def save(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
@@ -75,6 +77,9 @@ class RunFolder:
             ) from None
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of the last checkpoint; nothing before the first."""
+        if not (self.path / CHECKPOINT).is_file():
+            return {}, {}
         return checkpoint.load(self.path / CHECKPOINT)
 
     def finish(self, metrics: dict[str, Any], history: list[Row]) -> None:
@@ -82,7 +87,8 @@ class RunFolder:
         draw_curves(history, self.path / "curves.png", self._loss_name)
 
     def _json(self, name: str, content: dict[str, Any]) -> None:
-        (self.path / name).write_text(json.dumps(content, indent=2) + "\n")
+        with write_aside(self.path / name) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def environment() -> dict[str, Any]:
