@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("lightning_fabric", reason="needs the train extra")
@@ -22,6 +23,7 @@ from ssl_toy import write_manifest  # noqa: E402
 
 from crykit.dataset import read_manifest  # noqa: E402
 from crykit.errors import FaultFound, InputError, UsageError  # noqa: E402
+from crykit_train.commands import pretrain  # noqa: E402
 from crykit_train.data.shards import write_shards  # noqa: E402
 from crykit_train.pretrained import load_pretrained  # noqa: E402
 from crykit_train.recipe import load_recipe  # noqa: E402
@@ -369,6 +371,21 @@ def test_a_source_left_out_is_heard_nowhere(general: Path, manifest: Path) -> No
 def test_adaptation_recipe_refuses_unknown_keys(general: Path, manifest: Path) -> None:
     with pytest.raises(UsageError, match="warmup"):
         adaptation_plan(AdaptRecipe(train={"warmup": 3}), general, read_manifest(manifest))
+
+
+def test_leaking_split_is_refused_or_stamped(manifest: Path, tmp_path: Path) -> None:
+    text = manifest.read_text().replace("g28,train", "g29,train")  # g29 is in val as well
+    torn = manifest.with_name("torn.csv")
+    torn.write_text(text)
+    call = ["--recipe", str(RECIPES / "simclr-small.toml"), "--manifest", str(torn)]
+    call += [part for s in (*TINY, "train.steps=2") for part in ("--set", s)]
+    call += ["--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(pretrain.command, call)
+    assert isinstance(refused.exception, InputError) and "split by group" in str(refused.exception)
+    done = CliRunner().invoke(pretrain.command, [*call, "--leaky"])
+    assert done.exit_code == 0, done.output
+    for name in ("encoder.json", "metrics.json"):
+        assert json.loads((tmp_path / "run" / name).read_text())["leaky"] is True
 
 
 def test_leak_is_stamped_along(general: Path, manifest: Path, tmp_path: Path) -> None:
