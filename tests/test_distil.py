@@ -22,6 +22,7 @@ from crykit.synth import synthetic_cry  # noqa: E402
 from crykit_train import rounds, targets  # noqa: E402
 from crykit_train.compose import ClipBank, Composer  # noqa: E402
 from crykit_train.detector import Imitation, train_detector  # noqa: E402
+from crykit_train.mix import mix_detectors  # noqa: E402
 from crykit_train.models import load_run  # noqa: E402
 from crykit_train.peers.yamnet import EMBEDDING_SIZE, WINDOW_SAMPLES, Yamnet  # noqa: E402
 from crykit_train.recipe import (  # noqa: E402
@@ -368,6 +369,30 @@ def test_the_command_refuses_teachers_without_a_place(
     ):
         done = run_cli(*base, *extra)
         assert done.returncode in (2, 3) and said in done.stderr, done.stderr
+
+
+# --- before and after, averaged ----------------------------------------------------------------
+
+
+def test_mixing_is_a_straight_line_between_the_weights(
+    manifest: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_detector(tiny(DistilRecipe(), 1), manifest, one)
+    train_detector(tiny(DistilRecipe(), 1), manifest, two, init=one)
+    facts = mix_detectors(one, two, 0.25, tmp_path / "mixed")
+    weights = [load_run(run)[0].state_dict() for run in (one, two, tmp_path / "mixed")]
+    for key, mixed in weights[2].items():
+        if mixed.is_floating_point():
+            wanted = 0.75 * weights[0][key].double() + 0.25 * weights[1][key].double()
+            torch.testing.assert_close(mixed.double(), wanted, rtol=1e-5, atol=1e-7)
+    assert facts["training"]["mixed_with"]["share_of_it"] == 0.75
+    with pytest.raises(InputError, match="another shape"):
+        mix_detectors(one, bundle_path, 0.5, tmp_path / "no")
+    with pytest.raises(UsageError, match="less than 1"):
+        mix_detectors(one, two, 1.0, tmp_path / "no")
+    with pytest.raises(UsageError, match="not empty"):
+        mix_detectors(one, two, 0.5, tmp_path / "mixed")
 
 
 # --- YAMNet itself -----------------------------------------------------------------------------

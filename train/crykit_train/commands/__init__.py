@@ -16,6 +16,7 @@ SUBCOMMANDS = (
     "adapt",
     "finetune",
     "distill",
+    "mix",
     "streams",
     "evaluate",
     "baseline",
