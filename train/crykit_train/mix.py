@@ -1,8 +1,8 @@
 """Averaging the weights of a detector before and after further training.
 
-M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022: on the straight line between
-a model and what was fine-tuned from it, the loss stays low, and the middle is surer on what neither
-was tuned for.
+M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022: on the straight line from a
+model to what was fine-tuned from it the loss stays low, and the middle is surer on what neither was
+tuned for.
 """
 
 from __future__ import annotations
