@@ -131,6 +131,24 @@ def test_batch_norm_statistics_become_those_of_the_data() -> None:
     assert norm.running_mean.tolist() == pytest.approx((0.1 * x.mean(0)).tolist(), rel=1e-5)
 
 
+def test_a_band_limit_makes_what_lies_above_it_unheard() -> None:
+    from crykit_train.probe.sources import bands_below
+
+    torch.manual_seed(0)
+    p = random_pretrained("audiontt2020", channels=4, size=8)
+    assert bands_below(64, 7800) == 64
+    kept = bands_below(64, 3800)
+    x = torch.randn(2, 1, 64, 40)
+    other = x.clone()
+    other[:, :, kept:] -= 12.0  # what a narrow-band recording has there
+    body = Body(p, below_hz=3800).eval()
+    with torch.inference_mode():
+        assert torch.equal(body(x), body(other))
+        other[:, :, kept - 1] += 1.0
+        assert not torch.equal(body(x), body(other))
+        assert not torch.equal(Body(p)(x), body(x))
+
+
 def test_everything_learns_end_to_end() -> None:
     before, after, found, _ = encoded("end-to-end", epochs=3)
     if found.epoch == 1:

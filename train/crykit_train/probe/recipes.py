@@ -46,13 +46,15 @@ class ModelRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where embeddings come from.
 
     ``run`` is a run folder, ``none:NAME`` for the encoder NAME with random weights, ``compare`` for
-    ComParE 2016, or ``yamnet`` with ``path`` its file. ``options`` shrink a random encoder.
+    ComParE 2016, or ``yamnet`` with ``path`` its file. ``options`` shrink a random encoder. With
+    ``below_hz`` an encoder hears nothing above that frequency, of any clip, as over a telephone.
     """
 
     run: str = "none:audiontt2020"
     path: str = ""
     options: dict[str, int] = {}
     seed: int = 0
+    below_hz: float = 0.0
 
     def __post_init__(self) -> None:
         if self.run == "yamnet" and not self.path:

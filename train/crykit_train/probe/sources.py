@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn import functional
 
 from crykit.dataset import Clip, read_clip
 from crykit.errors import InputError, UsageError
 from crykit.files import write_aside
+from crykit.nn.frontend import MEL_MAX_HZ, MEL_MIN_HZ, hz_to_mel
 from crykit_train.compare import compare_of
 from crykit_train.pretrained import Pretrained, load_pretrained, random_pretrained
 from crykit_train.probe.recipes import ModelRecipe, Precision
@@ -35,10 +37,16 @@ class Body(nn.Module):
     """An encoder and what is kept of its projector: un-normalised log-mel to embedding.
 
     Gorin et al. (2023), 2.3 transfer from layer 1 of the projection head.
+
+    Args:
+        below_hz: bands that reach above it are set to the mean, so that recordings of different
+            bandwidth sound alike; 0 keeps all.
     """
 
-    def __init__(self, pretrained: Pretrained) -> None:
+    def __init__(self, pretrained: Pretrained, below_hz: float = 0.0) -> None:
         super().__init__()
+        n_mels = pretrained.encoder.n_mels
+        self.kept = bands_below(n_mels, below_hz) if below_hz else n_mels
         # The same numbers in an order that convolutions on a CPU are 1.5 to 2 times faster with.
         self.encoder = copy.deepcopy(pretrained.encoder).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.head = copy.deepcopy(pretrained.head)
@@ -46,8 +54,17 @@ class Body(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """(batch, 1, n_mels, frames) to (batch, size); what is too short is repeated."""
-        z = self.encoder(self.encoder.pad_to_min((log_mel - self.mean) / self.std))
+        x = (log_mel - self.mean) / self.std
+        if self.kept < x.shape[2]:
+            x = functional.pad(x[:, :, : self.kept], (0, 0, 0, x.shape[2] - self.kept))
+        z = self.encoder(self.encoder.pad_to_min(x))
         return z if self.head is None else self.head(z)
+
+
+def bands_below(n_mels: int, hz: float) -> int:
+    """How many bands of `LogMel` end at or below a frequency."""
+    mels = np.linspace(hz_to_mel(MEL_MIN_HZ), hz_to_mel(MEL_MAX_HZ), n_mels + 2)
+    return int((mels[2:] <= hz_to_mel(hz) + 1e-9).sum())
 
 
 @dataclass
@@ -64,6 +81,7 @@ class Source:
     pretrained: Pretrained | None = None
     peer: Any = None
     record: dict[str, Any] = field(default_factory=dict)
+    below_hz: float = 0.0
 
     @property
     def trainable(self) -> bool:
@@ -73,16 +91,32 @@ class Source:
         """A fresh copy of the encoder, to be trained."""
         if self.pretrained is None:
             raise UsageError(f"{self.name}: has no weights to train; use the linear protocol")
-        return Body(self.pretrained)
+        return Body(self.pretrained, self.below_hz)
 
 
 def open_source(recipe: ModelRecipe) -> Source:
-    """The model that a recipe names.
+    """The model that a recipe names, hearing as much of the band as it says.
 
     Raises:
         InputError: the run folder does not hold an encoder.
         MissingPart: openSMILE or LiteRT is not installed.
+        UsageError: a band limit for features that are not ours.
     """
+    source = _open(recipe)
+    if not recipe.below_hz:
+        return source
+    if (
+        source.pretrained is None
+        or bands_below(source.pretrained.encoder.n_mels, 0.99 * recipe.below_hz) < 1
+    ):
+        raise UsageError(
+            f"{source.name}: model.below_hz is for encoders of the kit, over their lowest band"
+        )
+    digest = hashlib.sha256(f"{source.digest} below {recipe.below_hz:g}".encode()).hexdigest()
+    return replace(source, digest=digest, below_hz=recipe.below_hz)
+
+
+def _open(recipe: ModelRecipe) -> Source:
     if recipe.run == COMPARE:
         return Source("ComParE 2016", "compare2016")
     if recipe.run == YAMNET:
@@ -180,7 +214,7 @@ class ClipBank:
 
     def _embed(self, source: Source, update: Update | None) -> Tensor:
         if source.pretrained is not None:
-            return self._encode(source.pretrained, update)
+            return self._encode(source.body(), update)
         if source.peer is not None:
             rows: list[Tensor] = []
             for i, clip in enumerate(self.clips):
@@ -193,9 +227,9 @@ class ClipBank:
         return torch.from_numpy(compare_of(self.clips, folder, update))
 
     @torch.inference_mode()
-    def _encode(self, pretrained: Pretrained, update: Update | None) -> Tensor:
-        body = Body(pretrained).eval()
-        corpus = self.log_mels(pretrained.encoder.n_mels)
+    def _encode(self, body: Body, update: Update | None) -> Tensor:
+        body = body.eval()
+        corpus = self.log_mels(body.encoder.n_mels)
         out: Tensor | None = None
         done = 0
         for positions, x in whole_clips(corpus, np.arange(len(self.clips))):
