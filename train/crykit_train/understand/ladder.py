@@ -370,16 +370,20 @@ def _summary(values: Sequence[float], interval: Array) -> dict[str, Any]:
 
 
 def draw_ladder(found: dict[str, Any], path: Path) -> None:
-    """Accuracy and macro AUC of every rung, true labels beside dealt-out ones."""
+    """The three scores of every rung, true labels beside dealt-out ones."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
     colours = {"true": "#0072b2", "dealt out by chance": "#d55e00"}
-    chance = {"accuracy": found["always_the_commonest"], "macro_auc": 0.5}
-    for axis, metric in zip(axes, ("accuracy", "macro_auc"), strict=True):
+    levels = {
+        "accuracy": found["always_the_commonest"],
+        "balanced_accuracy": 1 / len(found["classes"]),
+        "macro_auc": 0.5,
+    }
+    for axis, (metric, level) in zip(axes, levels.items(), strict=True):
         for shift, (labels, colour) in zip((-0.18, 0.18), colours.items(), strict=True):
             rows = [row for row in found["rungs"] if row["labels"] == labels]
             means = [row[metric]["mean"] for row in rows]
@@ -387,13 +391,13 @@ def draw_ladder(found: dict[str, Any], path: Path) -> None:
             at = np.arange(len(rows)) + shift
             error = np.maximum([np.array(means) - spans[0], spans[1] - np.array(means)], 0)
             axis.bar(at, means, 0.36, color=colour, yerr=error, capsize=3, label=labels)
-        axis.axhline(chance[metric], color="black", linestyle=":", linewidth=1)
+        axis.axhline(level, color="black", linestyle=":", linewidth=1)
         titles = [rung.title + ("\nLEAKY" if rung.leaky else "") for rung in RUNGS]
-        axis.set_xticks(range(len(RUNGS)), titles, fontsize=7)
+        axis.set_xticks(range(len(RUNGS)), titles, fontsize=6)
         axis.set_ylim(0, 1)
-        axis.set_ylabel({"accuracy": "accuracy", "macro_auc": "macro AUC"}[metric])
+        axis.set_ylabel(metric.replace("_", " ").replace("auc", "AUC"))
         axis.grid(axis="y", alpha=0.3)
-    axes[0].legend(title="reasons", loc="lower right", fontsize=8, title_fontsize=8)
+    axes[1].legend(title="reasons", loc="upper left", fontsize=8, title_fontsize=8)
     figure.suptitle(
         f"The leakage ladder: {found['clips']} cries of {found['babies']} babies; "
         "dotted: always the commonest reason, and chance"
