@@ -85,6 +85,9 @@ def draw_scores(
             range(len(tasks)), [f"{_wrap(t)}\n({metrics[t]})" for t in tasks], fontsize=8
         )
         axis.grid(axis="y", alpha=0.3)
+        for i, task in enumerate(tasks):
+            if metrics[task] == "AUC":  # what guessing gives
+                axis.plot([i - 0.5, i + 0.5], [0.5, 0.5], color="0.4", linewidth=1, linestyle=":")
     axes[0][0].set_ylabel("score on the test fold")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(
@@ -108,11 +111,7 @@ def draw_rsa(summary: Summary, path: Path, *, leaky: bool = False) -> None:
     for (row, column), value in np.ndenumerate(rho):
         if np.isfinite(value):
             text = f"{value:.2f}" + (" •" if held[row, column] else "")
-            dark = abs(value) > 0.6 * limit
-            axis.text(
-                column, row, text, ha="center", va="center", fontsize=7,
-                color="white" if dark else "black",
-            )  # fmt: skip
+            _write(axis, column, row, text, image)
     axis.set_xticks(range(rho.shape[1]), summary.models, rotation=35, ha="right", fontsize=8)
     axis.set_yticks(range(rho.shape[0]), summary.descriptors, fontsize=8)
     figure.colorbar(image, ax=axis, label="Spearman's rho, mean over data sets", shrink=0.6)
@@ -125,7 +124,8 @@ def draw_model_rsa(summary: Summary, path: Path, *, leaky: bool = False) -> None
     pyplot = _pyplot()
     n = len(summary.models)
     figure, axis = pyplot.subplots(figsize=(2.8 + 0.62 * n, 2.0 + 0.55 * n), layout="constrained")
-    image = _table(axis, summary.model_rho, summary.models, summary.models)
+    low = _tenth_below(summary.model_rho)
+    image = _table(axis, summary.model_rho, summary.models, summary.models, low)
     figure.colorbar(image, ax=axis, label="Spearman's rho, mean over data sets", shrink=0.8)
     _save(figure, path, "Likeness of models' distances", leaky)
 
@@ -148,9 +148,9 @@ def draw_cka(
         rows, columns, figsize=(columns * side + 0.9, rows * side + 0.5), squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    image = None
+    image, low = None, _tenth_below(np.concatenate([m.ravel() for m in matrices.values()]))
     for axis, ((a, b), matrix) in zip(axes.flat, matrices.items(), strict=False):
-        image = _table(axis, matrix, layers[b], layers[a], low=0.0)
+        image = _table(axis, matrix, layers[b], layers[a], low)
         axis.set_xlabel(b, fontsize=9)
         axis.set_ylabel(a, fontsize=9)
     for axis in axes.flat[len(matrices) :]:
@@ -164,7 +164,8 @@ def draw_places(
 ) -> None:
     """t-SNE panels: each has ``places`` (n, 2), ``title``, and ``labels`` or ``values`` (n,).
 
-    ``values`` with nan are drawn small and grey; ``unit`` names their scale.
+    ``values`` are above zero and coloured by their logarithm, as pitch is heard, those with nan
+    small and grey; ``unit`` names their scale.
     """
     pyplot = _pyplot()
     columns = min(3, len(panels))
@@ -195,29 +196,54 @@ def _by_class(_figure: Any, axis: Any, panel: dict[str, Any]) -> None:
 
 
 def _by_value(figure: Any, axis: Any, panel: dict[str, Any]) -> None:
+    from matplotlib.colors import LogNorm
+
     values, places = np.asarray(panel["values"], float), panel["places"]
     known = np.isfinite(values)
     axis.scatter(places[~known, 0], places[~known, 1], s=5, color="0.8", linewidths=0)
+    # A stray estimate must not take the colours of the others.
+    low, high = np.percentile(values[known], [5, 95]) if known.any() else (1.0, 2.0)
+    high = max(float(high), 1.01 * float(low))
     drawn = axis.scatter(
-        places[known, 0], places[known, 1], s=15, c=values[known], cmap="cividis", linewidths=0
+        places[known, 0],
+        places[known, 1],
+        s=15,
+        c=values[known],
+        cmap="cividis",
+        norm=LogNorm(low, high),
+        linewidths=0,
     )
-    figure.colorbar(drawn, ax=axis, label=panel["unit"], location="bottom", shrink=0.8, pad=0.02)
+    ticks = np.geomspace(low, high, 4)
+    bar = figure.colorbar(
+        drawn, ax=axis, label=panel["unit"], location="bottom", shrink=0.8, pad=0.02, ticks=ticks
+    )
+    bar.ax.set_xticklabels([f"{tick:.0f}" for tick in ticks])
+    bar.ax.minorticks_off()
 
 
 def _table(
-    axis: Any, values: Array, columns: Sequence[str], rows: Sequence[str], low: float | None = None
+    axis: Any, values: Array, columns: Sequence[str], rows: Sequence[str], low: float
 ) -> Any:
-    bottom = low if low is not None else min(0.0, float(np.nanmin(values)))
-    image = axis.imshow(values, cmap="cividis", vmin=bottom, vmax=1.0)
+    image = axis.imshow(values, cmap="cividis", vmin=low, vmax=1.0)
     for (row, column), value in np.ndenumerate(values):
-        bright = value > bottom + 0.55 * (1.0 - bottom)
-        axis.text(
-            column, row, f"{value:.2f}", ha="center", va="center", fontsize=7,
-            color="black" if bright else "white",
-        )  # fmt: skip
+        _write(axis, column, row, f"{value:.2f}", image)
     axis.set_xticks(range(len(columns)), columns, rotation=35, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     return image
+
+
+def _write(axis: Any, column: int, row: int, text: str, image: Any) -> None:
+    """Text in a cell, black or white, whichever stands out against the cell's luminance."""
+    red, green, blue, _ = image.cmap(image.norm(image.get_array()[row, column]))
+    dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18
+    axis.text(
+        column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black"
+    )
+
+
+def _tenth_below(values: Array) -> float:
+    """Where a colour scale may begin: 0, or a tenth under the least value above it."""
+    return float(np.clip(np.floor(10.0 * np.nanmin(values)) / 10.0, 0.0, 0.9))
 
 
 def _wrap(text: str, width: int = 16) -> str:

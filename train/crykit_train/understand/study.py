@@ -55,8 +55,9 @@ class Study:
             wanted = {c.path: c for c in (*self.looked_at, *self.also)}
             self._bank = ClipBank(list(wanted.values()), self.cache)
             # Untrained encoders get statistics, which else come from what was heard.
+            training = [c for c in self._bank.clips if c.split == "train"] or self._bank.clips
             for model in self.models.values():
-                normalise_untrained(model, self._bank, self._bank.clips)
+                normalise_untrained(model, self._bank, training)
         return self._bank
 
     @cached_property
