@@ -371,6 +371,18 @@ def test_the_command_refuses_teachers_without_a_place(
         assert done.returncode in (2, 3) and said in done.stderr, done.stderr
 
 
+def test_a_leaky_start_or_teacher_stamps_the_student(
+    manifest: Path, bundle_path: Path, tmp_path: Path
+) -> None:
+    leaky, heir, taught = tmp_path / "leaky", tmp_path / "heir", tmp_path / "taught"
+    assert train_detector(tiny(DistilRecipe(), 1), manifest, leaky, leaky=True)["leaky"]
+    assert train_detector(tiny(DistilRecipe(), 1), manifest, heir, init=leaky)["leaky"]
+    assert train_detector(tiny(detectors(leaky), 1), manifest, taught)["leaky"]
+    for run in (heir, taught):
+        assert load_run(run)[1]["description"].endswith("(LEAKY SPLIT)")
+    assert mix_detectors(leaky, heir, 0.5, tmp_path / "mixed")["leaky"]
+
+
 # --- before and after, averaged ----------------------------------------------------------------
 
 

@@ -168,7 +168,7 @@ def _training(fields: dict[str, Any]) -> str:
 # What the weights' licence lets a user do, where it is one of these.
 _TERMS = {
     "CC-BY-NC": "Non-commercial use alone, with attribution.",
-    "CC-BY-SA": "Any use, commercial too, with attribution; changed weights under the same licence.",
+    "CC-BY-SA": "Any use, commercial too, with attribution; changed weights keep this licence.",
     "CC-BY": "Any use, commercial too, with attribution.",
     "CC0": "Any use.",
     "Apache": "Any use, commercial too, with the licence's notice.",

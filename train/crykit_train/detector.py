@@ -33,7 +33,7 @@ from crykit_train import checkpoint
 from crykit_train.compose import FRAME_SAMPLES, ClipBank, Composer, usable
 from crykit_train.curves import draw_curves
 from crykit_train.evaluate import clip_scores, summarise_clips
-from crykit_train.models import load_detector
+from crykit_train.models import LEAKY_STAMP, is_leaky, load_detector
 from crykit_train.peers.yamnet import WINDOW_SAMPLES
 from crykit_train.recipe import DetectorRecipe
 from crykit_train.rounds import Ear, Round, RoundSource, update_hardness
@@ -106,7 +106,10 @@ class _Run:
         self._check_folder(resume)
         self.manifest_folder = manifest_folder
         train = [c for c in clips if c.split == "train"]
-        self.targets = self._targets(resume, progress) if recipe.distil.teachers else None
+        self.targets: SoftTargets | None = None
+        if recipe.distil.teachers:
+            self.targets = self._targets(resume, progress)
+            self.leaky |= any(teacher.get("leaky") for teacher in self.targets.report)
         if not resume:
             self._begin_folder()
         bank = ClipBank.load(train, recipe.data, recipe.distil, self.targets)
@@ -333,7 +336,9 @@ class _Run:
         record = run / "model.json"
         if not record.is_file():
             raise InputError(f"{run}: no model.json; --init takes the folder of a finished run")
-        self.started_from = json.loads(record.read_text())["training"]
+        facts = json.loads(record.read_text())
+        self.started_from = facts["training"]
+        self.leaky |= is_leaky(facts)
         tensors, _ = checkpoint.load(run / "checkpoint.safetensors")
         try:
             self.model.load_state_dict(checkpoint.under("average", tensors))
@@ -352,6 +357,7 @@ class _Run:
                 f"{path}: holds a model of another shape; give the recipe the same [model]"
             )
         training = facts["training"]
+        self.leaky |= is_leaky(facts)
         learnt = training.get("cry_share", USUAL_CRY_SHARE)
         move_prior(model, training["recipe"]["train"]["cry_prior"], learnt)
         self.model.load_state_dict(model.state_dict())
@@ -373,7 +379,11 @@ class _Run:
     def _finish(self) -> dict[str, Any]:
         learnt = float(np.mean([row["cry_share"] for row in self.history]))
         move_prior(self.average, learnt, self.recipe.train.cry_prior)
-        metrics: dict[str, Any] = {"seconds": round(self.seconds, 1), "history": self.history[-1]}
+        metrics: dict[str, Any] = {
+            "leaky": self.leaky,
+            "seconds": round(self.seconds, 1),
+            "history": self.history[-1],
+        }
         if self.validation:
             scores = clip_scores(self.average, self.validation)
             metrics["val_clips"] = summarise_clips(self.validation, scores)
@@ -383,7 +393,7 @@ class _Run:
             "name": self.recipe.name,
             "version": self.recipe.version,
             "licence": self.recipe.licence,
-            "description": self.recipe.description + (" (LEAKY SPLIT)" if self.leaky else ""),
+            "description": self.recipe.description + (LEAKY_STAMP if self.leaky else ""),
             "leaky": self.leaky,
             "architecture": {"kind": "cry_student", **msgspec.structs.asdict(self.recipe.model)},
             "training": {

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from crykit.errors import InputError, UsageError
-from crykit_train.models import load_detector
+from crykit_train.models import LEAKY_STAMP, is_leaky, load_detector
 
 
 @torch.no_grad()
@@ -49,7 +49,10 @@ def mix_detectors(before: Path, after: Path, share: float, out: Path) -> dict[st
         if value.is_floating_point():
             value.lerp_(other[key], 1 - share)
     kept = ("name", "version", "licence", "description", "architecture", "training")
-    facts = {key: facts_two[key] for key in kept} | {"leaky": _leaky(facts_one, facts_two)}
+    leaky = is_leaky(facts_one) or is_leaky(facts_two)
+    facts: dict[str, Any] = {**{key: facts_two[key] for key in kept}, "leaky": leaky}
+    if leaky and not is_leaky({"description": facts["description"]}):
+        facts["description"] += LEAKY_STAMP
     facts["training"]["mixed_with"] = {
         "name": facts_one["name"],
         "version": facts_one["version"],
@@ -60,7 +63,3 @@ def mix_detectors(before: Path, after: Path, share: float, out: Path) -> dict[st
     save_file({k: v.contiguous() for k, v in two.state_dict().items()}, out / "model.safetensors")
     (out / "model.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts
-
-
-def _leaky(*facts: dict[str, Any]) -> bool:
-    return any(bool(f.get("leaky")) or "LEAKY" in f["description"] for f in facts)

@@ -15,6 +15,13 @@ from crykit.errors import InputError
 from crykit.nn.student import CryStudent, StudentConfig
 from crykit.runtime.torch import build_student
 
+LEAKY_STAMP = " (LEAKY SPLIT)"  # at the end of a description
+
+
+def is_leaky(facts: dict[str, Any]) -> bool:
+    """Whether a run or a bundle rests on a split in which a group straddles."""
+    return bool(facts.get("leaky")) or facts.get("description", "").endswith(LEAKY_STAMP)
+
 
 def load_detector(path: Path) -> tuple[CryStudent, dict[str, Any]]:
     """The detector of a finished run folder or of a bundle, and what is written of it.

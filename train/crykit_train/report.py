@@ -16,7 +16,7 @@ from crykit.errors import InputError
 from crykit.gate import GateSettings
 from crykit.nn.student import CryStudent
 from crykit_train.evaluate import TOP_FRACTION, clip_scores, summarise_clips
-from crykit_train.models import load_run
+from crykit_train.models import is_leaky, load_run
 from crykit_train.reasons import reason_evidence
 from crykit_train.streams import choose_gate, read_streams, summarise_streams
 
@@ -50,7 +50,7 @@ def evaluate_run(
         negatives_of: a source whose test clips stand in for the negatives of ``leave_out``.
     """
     model, facts = load_run(run)
-    scores: dict[str, Any] = {}
+    scores: dict[str, Any] = {"leaky": is_leaky(facts)}
 
     def update(done: int, of: int) -> None:
         if progress:

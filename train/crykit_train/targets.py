@@ -132,7 +132,16 @@ def _ask(
         features, hop, window = Yamnet(teacher.path).embed, HOP_SAMPLES, WINDOW_SAMPLES
     else:
         features, hop, window = _encoder_features(Path(teacher.path))
-    return _probe_tracks(features, hop, window, train, val, progress)
+    tracks, facts = _probe_tracks(features, hop, window, train, val, progress)
+    if teacher.kind == "encoder" and _encoder_leaky(Path(teacher.path)):
+        facts["leaky"] = True
+    return tracks, facts
+
+
+def _encoder_leaky(run: Path) -> bool:
+    from crykit_train.pretrained import load_pretrained
+
+    return bool(load_pretrained(run).record.get("leaky"))
 
 
 def _encoder_features(run: Path) -> tuple[Features, int, int]:
@@ -159,7 +168,7 @@ def _detector_tracks(
     """A detector's own frames, its prior moved back to one cry in two."""
     from crykit.nn.frontend import LogMelFrontEnd
     from crykit_train.evaluate import frame_probabilities
-    from crykit_train.models import load_detector
+    from crykit_train.models import is_leaky, load_detector
 
     model, facts = load_detector(path)
     prior = float(facts["training"]["recipe"]["train"]["cry_prior"])
@@ -171,7 +180,8 @@ def _detector_tracks(
         odds = np.log(np.clip(frames, 1e-7, 1 - 1e-7)) - np.log1p(-np.clip(frames, 1e-7, 1 - 1e-7))
         tracks[clip.path] = (1 / (1 + np.exp(-(odds + shift)))).astype(np.float32)
         _tell(progress, number, len(train))
-    return tracks, {"name": facts["name"], "version": facts["version"]}
+    told = {"name": facts["name"], "version": facts["version"]}
+    return tracks, told | ({"leaky": True} if is_leaky(facts) else {})
 
 
 def _tell(progress: Progress | None, number: int, of: int) -> None:
