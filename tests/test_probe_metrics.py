@@ -88,6 +88,23 @@ def test_the_interval_is_that_of_a_plain_bootstrap_of_groups() -> None:
     assert alone[1] - alone[0] < 0.8 * (high - low)
 
 
+def test_a_difference_is_paired() -> None:
+    """A model and itself with a little noise: each is unsure, their difference is not."""
+    rng = np.random.default_rng(4)
+    groups = [f"g{i // 3}" for i in range(90)]
+    y = np.arange(90) // 3 % 2
+    base = 0.5 * y + rng.normal(size=30)[np.arange(90) // 3]
+    a = np.stack([-base, base], 1)[None]
+    other = base + 0.05 * rng.normal(size=90)
+    b = np.stack([-other, other], 1)[None].repeat(2, axis=0)
+    value, low, high = metrics.difference("auc", y, a, b, groups, 400)
+    assert value == pytest.approx(roc_auc_score(y, base) - roc_auc_score(y, other))
+    alone = metrics.bootstrap_interval("auc", y, a, groups, 400)
+    assert low <= value <= high
+    assert high - low < 0.3 * (alone[1] - alone[0])
+    assert metrics.difference("auc", y, a, a, groups, 50) == (0.0, 0.0, 0.0)
+
+
 def test_every_draw_of_the_interval_holds_the_rarest_class() -> None:
     y = np.array([0] * 40 + [1] * 40 + [2])
     rng = np.random.default_rng(2)

@@ -71,6 +71,8 @@ def write(path: Path, text: str) -> Path:
 
 
 TABLE = f"""
+differences = [["none", "none"], ["none", "missing"]]
+
 [[rows]]
 label = "none"
 model = {TINY}
@@ -113,6 +115,9 @@ def test_a_table_is_filled_and_goes_on_where_it_was(manifest: Path, tmp_path: Pa
         "task": "leave b out",
         "not_run": "no such run",
     }
+    assert [(d["row"], d["value"], d["ci95"]) for d in found["differences"]] == [
+        ("none", 0.0, [0.0, 0.0])
+    ] * 3  # once a column; with a row that was not run, none
     text = (out / "table.md").read_text()
     assert "| missing | not run | not run | not run |" in text
     assert "24 test clips of 24 groups (other 12, cry 12)" in text

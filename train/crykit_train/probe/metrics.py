@@ -93,11 +93,51 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """95 % percentile interval, over resampled groups, of the mean score of the repeats.
 
-    Groups are drawn within strata, each with the rarest class that it holds, so that no draw lacks
-    a class. A draw's score is computed with weights: how often each clip's group was drawn.
-
     Args:
         scores: (repeats, n, classes).
+    """
+    every = _bootstrap_values(metric, targets, scores, groups, draws, seed)
+    low, high = np.quantile(every[np.isfinite(every)], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def difference(
+    metric: Metric,
+    targets: ArrayLike,
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    groups: Sequence[str],
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean score of one model less that of another on the same clips, with its 95 % interval.
+
+    Both are scored on the same draws of groups, so what is hard for both cancels.
+
+    Args:
+        ours, theirs: (repeats, n, classes), each its own number of repeats.
+    """
+    a, b = (_bootstrap_values(metric, targets, s, groups, draws, seed) for s in (ours, theirs))
+    value = np.mean([score(metric, targets, s) for s in ours]) - np.mean(
+        [score(metric, targets, s) for s in theirs]
+    )
+    both = (a - b)[np.isfinite(a - b)]
+    low, high = np.quantile(both, [0.025, 0.975])
+    return float(value), float(low), float(high)
+
+
+def _bootstrap_values(
+    metric: Metric,
+    targets: ArrayLike,
+    scores: NDArray[np.float64],
+    groups: Sequence[str],
+    draws: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """The mean score of the repeats in every draw of groups, (draws,).
+
+    Groups are drawn within strata, each with the rarest class that it holds, so that no draw lacks
+    a class. A draw's score is computed with weights: how often each clip's group was drawn.
     """
     y = np.asarray(targets)
     codes, strata = _strata(y, groups)
@@ -111,9 +151,7 @@ def bootstrap_interval(
                 np.add.at(row, drawn, 1.0)
         weights = counts[:, codes]
         found.append(np.mean([_weighted(metric, y, s, weights) for s in scores], axis=0))
-    every = np.concatenate(found)
-    low, high = np.quantile(every[np.isfinite(every)], [0.025, 0.975])
-    return float(low), float(high)
+    return np.concatenate(found)
 
 
 def _strata(

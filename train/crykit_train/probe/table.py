@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 import torch
+from safetensors.torch import load_file, save
 
 from crykit.dataset import Clip, read_manifest
 from crykit_train.pretrained import RECORD
 from crykit_train.probe.ledger import Ledger, key_of, write_bytes, write_json
+from crykit_train.probe.metrics import difference
 from crykit_train.probe.protocol import evaluate_source
 from crykit_train.probe.recipes import (
     ModelRecipe,
@@ -75,6 +79,8 @@ class TableRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tasks: tuple[TaskRecipe, ...] = (TaskRecipe(),)
     # Sources that come from the same place as another: an encoder that heard one is marked.
     same_origin: dict[str, tuple[str, ...]] = {}
+    # Pairs of rows, by label: the first less the second, on the same draws of groups.
+    differences: tuple[tuple[str, str], ...] = ()
     # No cell is begun later than this; what is left is marked. 0 is no limit.
     budget_minutes: float = 0.0
     bootstrap_draws: int = 1000
@@ -115,11 +121,12 @@ def run_table(
                 facts = (column.probe, recipe.bootstrap_draws, recipe.precision)
                 key = key_of(source.digest, task, *facts)
                 cell = ledger.get(key)
-                if cell is None:
+                if cell is None or not scores_file(out, key).is_file():
                     if _is_over(recipe, began):
                         cells[row.label, column.label, label] = {"not_run": "time"}
                         continue
-                    cell = worker.measure(source, folds, column.probe, tell)
+                    cell = worker.measure(source, folds, column.probe, tell, scores_file(out, key))
+                    cell["key"] = key
                     ledger.put(key, cell)
                 cells[row.label, column.label, label] = cell
             _write(out, recipe, asked, cells, leaky)
@@ -149,10 +156,16 @@ class _Worker:
         return self._sources[key]
 
     def measure(
-        self, source: Source, folds: Sequence[Task], probe: ProtocolRecipe, tell: Tell | None
+        self,
+        source: Source,
+        folds: Sequence[Task],
+        probe: ProtocolRecipe,
+        tell: Tell | None,
+        file: Path,
     ) -> Cell:
         began = time.monotonic()
         outcome = evaluate_source(source, folds, probe, self.bank, tell=tell)
+        write_bytes(file, save({"scores": torch.from_numpy(outcome.scores.astype(np.float32))}))
         left_out = {s for task in folds for s in task.left_out}
         heard = heard_sources(source.record)
         related = {r for s in left_out for r in self.recipe.same_origin.get(s, ())}
@@ -164,6 +177,46 @@ class _Worker:
             "encoder_leaky": bool(source.record.get("leaky", False)),
             "seconds": round(time.monotonic() - began, 1),
         }
+
+
+def scores_file(out: Path, key: str) -> Path:
+    """Where a cell's scores of the test clips are, (repeats, clips, classes)."""
+    return out / "scores" / f"{key}.safetensors"
+
+
+def compare_rows(
+    out: Path,
+    pairs: Sequence[tuple[str, str]],
+    asked: Mapping[str, tuple[TaskRecipe, list[Task]]],
+    cells: Mapping[tuple[str, str, str], Cell],
+) -> list[dict[str, Any]]:
+    """The first row less the second, wherever both have a value, with the paired interval."""
+    found: list[dict[str, Any]] = []
+    for (ours, theirs), column, task in product(
+        pairs, dict.fromkeys(c for _, c, _ in cells), asked
+    ):
+        both = [cells.get((row, column, task), {}) for row in (ours, theirs)]
+        if not all("key" in cell for cell in both):
+            continue
+        folds = asked[task][1]
+        tested = [(t, i) for t in folds for i in t.indices("test")]
+        targets = np.array([t.targets[i] for t, i in tested])
+        groups = [t.groups[i] for t, i in tested]
+        a, b = (
+            load_file(scores_file(out, cell["key"]))["scores"].double().numpy() for cell in both
+        )
+        value, low, high = difference(folds[0].metric, targets, a, b, groups)
+        found.append(
+            {
+                "row": ours,
+                "less": theirs,
+                "column": column,
+                "task": task,
+                "value": round(value, 4),
+                "ci95": [round(low, 4), round(high, 4)],
+            }
+        )
+    return found
 
 
 def _is_over(recipe: TableRecipe, began: float) -> bool:
@@ -200,6 +253,7 @@ def _write(
             for (row, column, task), cell in cells.items()
         ],
     }
+    table["differences"] = compare_rows(out, recipe.differences, asked, cells)
     write_json(out / "table.json", table)
     text = markdown(
         [r.label for r in recipe.rows], [c.label for c in recipe.columns], list(asked), cells, leaky
