@@ -58,6 +58,8 @@ class Study:
             training = [c for c in self._bank.clips if c.split == "train"] or self._bank.clips
             for model in self.models.values():
                 normalise_untrained(model, self._bank, training)
+                if model.pretrained is not None:  # embeddings are kept under the digest
+                    model.digest += f" {model.pretrained.mean} {model.pretrained.std}"
         return self._bank
 
     @cached_property
