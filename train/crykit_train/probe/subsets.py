@@ -17,7 +17,7 @@ from crykit.errors import InputError, UsageError
 from crykit_train.probe.ledger import Ledger, key_of, write_json
 from crykit_train.probe.metrics import bootstrap_interval, score, standard_error
 from crykit_train.probe.protocol import evaluate_source
-from crykit_train.probe.recipes import TaskRecipe, tasks_of
+from crykit_train.probe.recipes import Precision, TaskRecipe, tasks_of
 from crykit_train.probe.sources import ClipBank, normalise_untrained, open_source
 from crykit_train.probe.table import Column, Row
 from crykit_train.probe.tasks import Task, restricted
@@ -40,6 +40,7 @@ class SubsetsRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: tuple[float, ...] = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
     seeds: int = 5
     seed: int = 1
+    precision: Precision = "32-true"  # of frozen embeddings
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -115,7 +116,7 @@ def run_subsets(
         raise InputError(f"subsets: {recipe.task.label} has {len(folds)} folds; name one of one")
     (task,) = folds
     ledger = Ledger(out, recipe, resume=resume, leaky=leaky)
-    bank = ClipBank(task.clips, Path(recipe.cache) if recipe.cache else None)
+    bank = ClipBank(task.clips, Path(recipe.cache) if recipe.cache else None, recipe.precision)
     general = [task.clips[i] for i in task.indices("train")]
     points: list[dict[str, Any]] = []
     for column in recipe.columns:
