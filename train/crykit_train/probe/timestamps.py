@@ -78,7 +78,7 @@ class Recording:
 
 @torch.inference_mode()
 def chunk_embeddings(
-    pretrained: Pretrained, samples: Float32, chunk: ChunkRecipe
+    pretrained: Pretrained, samples: Float32, chunk: ChunkRecipe, below_hz: float = 0.0
 ) -> tuple[Float32, NDArray[np.float64]]:
     """Embeddings of windows centred on every hop, and the centres in seconds.
 
@@ -88,7 +88,7 @@ def chunk_embeddings(
     Returns:
         (windows, size) and (windows,).
     """
-    body = Body(pretrained).eval()
+    body = Body(pretrained, below_hz).eval()
     log_mel = pretrained.log_mel(torch.from_numpy(samples)[None])[0, 0].numpy()  # (n_mels, frames)
     window, hop = chunk.window_ms // 10, chunk.hop_ms // 10
     n = 1 + (log_mel.shape[1] - 1) // hop
@@ -234,7 +234,7 @@ def detect_events(
     if p is None:
         raise UsageError(f"{source.name}: timestamps need an encoder of the kit")
     embedded = {
-        name: [chunk_embeddings(p, r.samples, recipe.chunk) for r in of]
+        name: [chunk_embeddings(p, r.samples, recipe.chunk, source.below_hz) for r in of]
         for name, of in (("train", train), ("val", val))
     }
     sets = [
@@ -256,7 +256,9 @@ def detect_events(
 
     held = [stream(r, x) for r, (x, _) in zip(val, embedded["val"], strict=True)]
     gate = choose_gate(held, max_false_alarms_per_hour=recipe.false_alarms_per_hour)
-    heard = [stream(r, chunk_embeddings(p, r.samples, recipe.chunk)[0]) for r in test]
+    heard = [
+        stream(r, chunk_embeddings(p, r.samples, recipe.chunk, source.below_hz)[0]) for r in test
+    ]
     return {
         "chunk": msgspec.to_builtins(recipe.chunk),
         "C": head.c,
