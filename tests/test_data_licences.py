@@ -113,3 +113,17 @@ def test_the_manifest_holds_no_other_licence(data_root: Path) -> None:
     kept = filter_licences(clips, "commercial")
     assert {clip.source for clip in kept} >= {"donateacry", "speech_commands", "esc50"}
     assert not any("NC" in clip.licence for clip in kept)
+
+
+def test_the_permissive_model_learned_from_permissive_audio_alone() -> None:
+    """What its manifest says it learned from, source by source."""
+    from crykit.bundle import open_model_bundle
+
+    manifest = open_model_bundle("cry-student-permissive").manifest
+    heard = manifest.training["data"]
+    terms = [text for entry in heard for text in entry["licence"].split(" / ")]
+    assert len(heard) > 5 and all(allows_commercial_use(text) for text in terms), terms
+    assert manifest.training["recipe"]["data"]["licences"] == "commercial"
+    assert manifest.training["started_from"] is None
+    usual = open_model_bundle("cry-student").manifest.training["data"]
+    assert not all(allows_commercial_use(t) for e in usual for t in e["licence"].split(" / "))
