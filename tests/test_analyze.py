@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from click.testing import CliRunner  # noqa: E402
 
-from crykit.dataset import Clip, read_manifest  # noqa: E402
+from crykit.dataset import Clip, read_clip, read_manifest  # noqa: E402
 from crykit.errors import InputError, UsageError  # noqa: E402
 from crykit_train.commands.analyze import command  # noqa: E402
 from crykit_train.probe.outcome import Outcome  # noqa: E402
@@ -31,7 +31,7 @@ from crykit_train.understand.domains import (  # noqa: E402
 from crykit_train.understand.models import open_models, split_name  # noqa: E402
 from crykit_train.understand.paired import paired  # noqa: E402
 from crykit_train.understand.recipes import AnalyzeRecipe, DomainsRecipe  # noqa: E402
-from crykit_train.understand.study import to_json  # noqa: E402
+from crykit_train.understand.study import Study, to_json  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -241,6 +241,23 @@ def test_models_are_named_by_their_path_or_by_the_user() -> None:
     assert split_name("random") == ("random", "random")
     with pytest.raises(UsageError, match="NAME=PATH"):
         split_name("=x")
+
+
+def test_an_untrained_encoder_hears_normalised_log_mels(clips: list[Clip], tmp_path: Path) -> None:
+    recipe = AnalyzeRecipe()
+    models = open_models([("random", "random")], recipe.encoder)
+    train = [c for c in clips if c.split == "train"]
+    study = Study(recipe, clips, models, tmp_path, also=train)
+    frames = torch.cat([models["random"].pretrained.log_mel(_read(c)).flatten() for c in train])
+    assert len(study.bank.clips) == len(clips)
+    found = study.models["random"]
+    assert found.pretrained is not None and found.name == "random"
+    assert found.pretrained.mean == pytest.approx(float(frames.mean()), abs=0.01)
+    assert found.pretrained.std == pytest.approx(float(frames.std()), abs=0.01)
+
+
+def _read(clip: Clip) -> Any:
+    return torch.from_numpy(read_clip(clip))[None]
 
 
 def test_refuses_a_name_twice_and_a_path_that_is_nothing(tmp_path: Path) -> None:

@@ -56,10 +56,10 @@ class Study:
             self._bank = ClipBank(list(wanted.values()), self.cache)
             # Untrained encoders get statistics, which else come from what was heard.
             training = [c for c in self._bank.clips if c.split == "train"] or self._bank.clips
-            for model in self.models.values():
-                normalise_untrained(model, self._bank, training)
-                if model.pretrained is not None:  # embeddings are kept under the digest
-                    model.digest += f" {model.pretrained.mean} {model.pretrained.std}"
+            self.models = {
+                name: normalise_untrained(model, self._bank, training)
+                for name, model in self.models.items()
+            }
         return self._bank
 
     @cached_property
