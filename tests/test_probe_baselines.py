@@ -74,13 +74,13 @@ def test_the_search_ranks_by_what_generalises_to_new_groups(classes: tuple[str, 
 
 def test_what_only_tells_the_group_scores_chance_in_the_search() -> None:
     """A group's own signature is perfect within a clip-wise fold and worth nothing here."""
-    task = asked(24, clips_each=4)
+    task = asked(80, clips_each=4)
     rng = np.random.default_rng(1)
-    signature = {g: rng.normal(size=30) * 5 for g in set(task.groups)}
+    signature = {g: rng.normal(size=200) * 5 for g in sorted(set(task.groups))}
     x = np.array([signature[g] for g in task.groups], np.float32)
     x += rng.normal(size=x.shape).astype(np.float32) * 0.01
     _, searched = evaluate_baseline(x, [task], SMALL, rows_of(task))
-    assert max(v["cv_score"] for v in searched["toy"].values()) < 0.85
+    assert max(v["cv_score"] for v in searched["toy"].values()) < 0.75
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     learn = task.fold != "test"
