@@ -22,6 +22,7 @@ PACKAGES = {"crykit", "crykit_app", "crykit_bench", "crykit_export", "crykit_tra
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".m4a"}
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"}
 MODEL = "crykit/models/cry-student.cry"
+MODELS = (MODEL, "crykit/models/cry-student-permissive.cry")
 MAX_MODEL_BYTES = 4_000_000
 MAX_INSTALLED_BYTES = 350_000_000
 
@@ -92,15 +93,16 @@ def test_it_carries_no_tests_no_recordings_no_pickles(files: dict[str, int]) -> 
     assert not [p for p in paths if "tests" in p.parts or p.name.startswith("test_")]
     assert not [p for p in paths if p.suffix in PICKLES]
     sound = {str(p) for p in paths if p.suffix in AUDIO}
-    assert sound <= {f"{MODEL}/golden/input.flac"}
+    assert sound <= {f"{model}/golden/input.flac" for model in MODELS}  # synthetic
 
 
-def test_the_model_in_it_is_whole_and_small(files: dict[str, int], wheel: Path) -> None:
-    if not (ROOT / MODEL).is_dir():
+@pytest.mark.parametrize("model", MODELS)
+def test_the_model_in_it_is_whole_and_small(files: dict[str, int], wheel: Path, model: str) -> None:
+    if not (ROOT / model).is_dir():
         pytest.skip("the shipped model is not in this checkout")
-    inside = {n.removeprefix(f"{MODEL}/"): s for n, s in files.items() if n.startswith(MODEL)}
+    inside = {n.removeprefix(f"{model}/"): s for n, s in files.items() if n.startswith(model)}
     with zipfile.ZipFile(wheel) as archive:
-        manifest = json.loads(archive.read(f"{MODEL}/manifest.json"))
+        manifest = json.loads(archive.read(f"{model}/manifest.json"))
     listed = {name: entry["bytes"] for name, entry in manifest["files"].items()}
     assert inside == {**listed, "manifest.json": inside["manifest.json"]}
     assert {"MODEL_CARD.md", "model.onnx", "model.int8.onnx", "golden/input.flac"} <= set(inside)
