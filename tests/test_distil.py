@@ -165,6 +165,11 @@ def test_a_detector_teacher_hears_with_an_even_prior(
     again = load_targets(tmp_path / "t.safetensors", manifest.parent)
     assert all((again.tracks[p] == track).all() for p, track in found.tracks.items())
     assert again.report == found.report
+    # A manifest may name files outside its folder by their whole path.
+    save_targets(tmp_path / "t.safetensors", found, tmp_path / "elsewhere")
+    assert set(load_targets(tmp_path / "t.safetensors", tmp_path / "elsewhere").tracks) == set(
+        found.tracks
+    )
 
 
 def test_teachers_that_cannot_be_asked(clips: list[Clip], tmp_path: Path) -> None:

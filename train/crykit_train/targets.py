@@ -99,9 +99,11 @@ def sharpened(track: Track, sharpness: float) -> Track:
 
 
 def save_targets(path: Path, targets: SoftTargets, folder: Path) -> None:
-    """Write targets, each clip by its path in the manifest's folder."""
+    """Write targets, each clip by its path in the manifest's folder, or whole if outside it."""
     tensors = {
-        f"track.{clip.relative_to(folder).as_posix()}": torch.from_numpy(track)
+        f"track.{clip.relative_to(folder) if clip.is_relative_to(folder) else clip}": (
+            torch.from_numpy(track)
+        )
         for clip, track in targets.tracks.items()
     }
     if targets.embedding is not None:

@@ -20,7 +20,7 @@ from crykit_train.commands import need_torch
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Run folder.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override.")
 @click.option("--resume", is_flag=True, help="Go on from the run folder's checkpoint.")
-@click.option("--init", type=click.Path(path_type=Path), help="A finished run to start from.")
+@click.option("--init", type=click.Path(path_type=Path), help="A run or bundle to start from.")
 @click.option("--leaky", is_flag=True, help="Accept groups on two sides of a split (diagnostic).")
 def command(
     recipe: Path,
