@@ -84,15 +84,16 @@ class Bundle:
             raise InputError(f"{self.folder}: the manifest lists no file {name!r}")
         return self.folder / name
 
-    def artefact(self, runtime: str, precision: str) -> Artefact:
-        """The artefact for a runtime and precision.
+    def artefact(self, runtime: str, precision: str, step_samples: int | None = None) -> Artefact:
+        """The artefact for a runtime, precision and step (the manifest's own unless given).
 
         Raises:
             UsageError: there is none.
         """
-        found = self.manifest.artefact(runtime, precision)
+        found = self.manifest.artefact(runtime, precision, step_samples)
         if found is None:
-            raise UsageError(f"{self.manifest.name} has no {runtime} {precision} model")
+            step = "" if step_samples is None else f" for steps of {step_samples} samples"
+            raise UsageError(f"{self.manifest.name} has no {runtime} {precision} model{step}")
         return found
 
 

@@ -49,7 +49,12 @@ class Tolerance(msgspec.Struct, frozen=True):
 
 
 class Artefact(msgspec.Struct, frozen=True):
-    """One exported model: a front end and a network for one runtime at one precision."""
+    """One exported model: a front end and a network for one runtime, precision and step.
+
+    Args:
+        step_samples: what it hears at a time, where that is not the manifest's own step. The states
+            are those of every other step: only the extents in time of the data differ.
+    """
 
     runtime: str
     precision: str
@@ -57,6 +62,7 @@ class Artefact(msgspec.Struct, frozen=True):
     network: str
     tolerance: Tolerance
     scores: dict[str, Any] = {}
+    step_samples: int | None = None
 
 
 class ClipPooling(msgspec.Struct, frozen=True):
@@ -130,13 +136,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         if not 0.0 < self.clip.top_fraction <= 1.0:
             raise ValueError(f"clip.top_fraction must be in (0, 1], got {self.clip.top_fraction:g}")
         for artefact in self.artefacts:
+            step = self.step_of(artefact)
+            if step <= 0 or step % self.frame_samples or step % self.hop_samples:
+                raise ValueError(f"an artefact's step_samples must be whole frames, got {step}")
             for file in (artefact.frontend, artefact.network):
                 if file not in self.files:
                     raise ValueError(f"the artefact file {file!r} is not among its files")
 
-    def artefact(self, runtime: str, precision: str) -> Artefact | None:
-        """The artefact for a runtime and precision, or None."""
+    def step_of(self, artefact: Artefact) -> int:
+        """Samples that an artefact hears at a time."""
+        return self.step_samples if artefact.step_samples is None else artefact.step_samples
+
+    def artefact(
+        self, runtime: str, precision: str, step_samples: int | None = None
+    ) -> Artefact | None:
+        """The artefact for a runtime, precision and step (the manifest's own), or None."""
+        step = self.step_samples if step_samples is None else step_samples
         for artefact in self.artefacts:
-            if (artefact.runtime, artefact.precision) == (runtime, precision):
+            wanted = (artefact.runtime, artefact.precision) == (runtime, precision)
+            if wanted and self.step_of(artefact) == step:
                 return artefact
         return None

@@ -32,7 +32,7 @@ def make_listener(
         runtime,
         gate,
         sample_rate_hz=manifest.sample_rate_hz,
-        step_samples=manifest.step_samples,
+        step_samples=runtime.step_samples,
     )
 
 

@@ -105,7 +105,7 @@ def _replay(
 ) -> tuple[dict[str, np.ndarray], float]:
     """Outputs over the clip, and the mean time of a step in ms."""
     model = open_runtime(bundle, runtime, precision)
-    step = bundle.manifest.step_samples
+    step = model.step_samples
     state: Any = model.initial_state()
     probabilities: list[np.ndarray] = []
     embeddings: list[np.ndarray] = []

@@ -44,6 +44,9 @@ class Runtime(Protocol):
     name: str
     """For example ``onnx-int8``."""
 
+    step_samples: int
+    """Samples that `step` takes."""
+
     def initial_state(self) -> State:
         """The state before any sound: zeros."""
         ...
@@ -100,15 +103,20 @@ def available_runtimes(bundle: Bundle) -> list[tuple[str, str, str | None]]:
 
 
 def open_runtime(
-    bundle: Bundle, runtime: str = "onnx", precision: str = "fp32", threads: int = 1
+    bundle: Bundle,
+    runtime: str = "onnx",
+    precision: str = "fp32",
+    threads: int = 1,
+    step_samples: int | None = None,
 ) -> Runtime:
     """Open one of the bundle's models.
 
     Args:
         bundle: an opened, verified bundle.
         runtime: "onnx", "executorch" or "torch".
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         threads: that the runtime may use; one is best for a model this small.
+        step_samples: heard at a time, if not the manifest's own step.
 
     Raises:
         UsageError: the bundle offers no such pair.
@@ -126,5 +134,5 @@ def open_runtime(
     if missing:
         raise MissingPart(f"the {runtime} runtime {missing}")
     module = importlib.import_module(kind.module)
-    opened: Runtime = module.open_model(bundle, precision, threads)
+    opened: Runtime = module.open_model(bundle, precision, threads, step_samples)
     return opened

@@ -74,11 +74,14 @@ class _Graph:
 class ExecuTorchRuntime:
     """See `crykit.runtime.Runtime`."""
 
-    def __init__(self, bundle: Bundle, precision: str, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, precision: str, threads: int, step_samples: int | None = None
+    ) -> None:
         _set_threads(threads)
-        artefact = bundle.artefact("executorch", precision)
+        artefact = bundle.artefact("executorch", precision, step_samples)
         graphs = bundle.manifest.graphs
         self.name = f"executorch-{precision}"
+        self.step_samples = bundle.manifest.step_of(artefact)
         self._frontend = _Graph(bundle.path(artefact.frontend), graphs.frontend)
         self._network = _Graph(bundle.path(artefact.network), graphs.network)
 
@@ -101,6 +104,8 @@ def _set_threads(threads: int) -> None:
     portable_lib._unsafe_reset_threadpool(threads)
 
 
-def open_model(bundle: Bundle, precision: str, threads: int) -> ExecuTorchRuntime:
+def open_model(
+    bundle: Bundle, precision: str, threads: int, step_samples: int | None = None
+) -> ExecuTorchRuntime:
     """Called by `crykit.runtime.open_runtime`."""
-    return ExecuTorchRuntime(bundle, precision, threads)
+    return ExecuTorchRuntime(bundle, precision, threads, step_samples)

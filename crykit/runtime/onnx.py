@@ -81,10 +81,13 @@ def _check_names(path: Path, session: ort.InferenceSession, spec: GraphSpec) -> 
 class OnnxRuntime:
     """See `crykit.runtime.Runtime`."""
 
-    def __init__(self, bundle: Bundle, precision: str, threads: int) -> None:
-        artefact = bundle.artefact("onnx", precision)
+    def __init__(
+        self, bundle: Bundle, precision: str, threads: int, step_samples: int | None = None
+    ) -> None:
+        artefact = bundle.artefact("onnx", precision, step_samples)
         graphs = bundle.manifest.graphs
         self.name = f"onnx-{precision}"
+        self.step_samples = bundle.manifest.step_of(artefact)
         self._frontend = _Graph(bundle.path(artefact.frontend), graphs.frontend, threads)
         self._network = _Graph(bundle.path(artefact.network), graphs.network, threads)
 
@@ -101,6 +104,8 @@ class OnnxRuntime:
         return output, (frontend_state, network_state)
 
 
-def open_model(bundle: Bundle, precision: str, threads: int) -> OnnxRuntime:
+def open_model(
+    bundle: Bundle, precision: str, threads: int, step_samples: int | None = None
+) -> OnnxRuntime:
     """Called by `crykit.runtime.open_runtime`."""
-    return OnnxRuntime(bundle, precision, threads)
+    return OnnxRuntime(bundle, precision, threads, step_samples)

@@ -27,9 +27,12 @@ GraphState = tuple[torch.Tensor, ...]
 class TorchRuntime:
     """See `crykit.runtime.Runtime`."""
 
-    def __init__(self, bundle: Bundle, precision: str, threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, precision: str, threads: int, step_samples: int | None = None
+    ) -> None:
         torch.set_num_threads(threads)
         self.name = f"torch-{precision}"
+        self.step_samples = step_samples or bundle.manifest.step_samples
         self._frontend = LogMelFrontEnd().eval()
         self._network = build_student(bundle)
 
@@ -69,6 +72,8 @@ def build_student(bundle: Bundle) -> CryStudent:
     return student.eval()
 
 
-def open_model(bundle: Bundle, precision: str, threads: int) -> TorchRuntime:
+def open_model(
+    bundle: Bundle, precision: str, threads: int, step_samples: int | None = None
+) -> TorchRuntime:
     """Called by `crykit.runtime.open_runtime`."""
-    return TorchRuntime(bundle, precision, threads)
+    return TorchRuntime(bundle, precision, threads, step_samples)

@@ -71,13 +71,16 @@ class Engine:
         self._store = store
         self._now = now
         self._rate_hz = manifest.sample_rate_hz
-        self._step_samples = manifest.step_samples
-        self._latency_samples = manifest.latency_samples
+        self._step_samples = runtime.step_samples
+        # A step of another length changes what is waited for by just that.
+        self._latency_samples = (
+            manifest.latency_samples - manifest.step_samples + runtime.step_samples
+        )
         self._listener = Listener(
             runtime,
             EventGate(gate, manifest.frame_samples, manifest.sample_rate_hz),
             sample_rate_hz=manifest.sample_rate_hz,
-            step_samples=manifest.step_samples,
+            step_samples=runtime.step_samples,
             on_frames=self._send,
         )
         self._timeline = Timeline(self._rate_hz)
