@@ -175,7 +175,8 @@ def test_a_reader_that_leaves_ends_it_quietly_and_the_log_is_whole(
     assert process.wait(timeout=30) == 0
     assert process.stderr.read() == b""
     (event,) = read_events(tmp_path / "events.db")
-    assert event.offset_s == 12.0  # it could not be told, but it was kept
+    # It could not be told, but it was kept, up to where the next line found no reader.
+    assert event.offset_s is not None and 0.1 < event.offset_s <= 12.0
 
 
 def test_a_full_disk_is_one_line(bundle_path: Path, sound_file: Path) -> None:
