@@ -92,9 +92,15 @@ class Bundle:
         """
         found = self.manifest.artefact(runtime, precision, step_samples)
         if found is None:
-            step = "" if step_samples is None else f" for steps of {step_samples} samples"
-            raise UsageError(f"{self.manifest.name} has no {runtime} {precision} model{step}")
+            what = f"{self.manifest.name} has no {runtime} {precision} model"
+            raise UsageError(what if step_samples is None else self._no_step(what, step_samples))
         return found
+
+    def _no_step(self, what: str, step_samples: int) -> str:
+        manifest = self.manifest
+        offered = sorted({manifest.step_of(artefact) for artefact in manifest.artefacts})
+        in_ms = [1000 * samples / manifest.sample_rate_hz for samples in (step_samples, *offered)]
+        return f"{what} of {in_ms[0]:g} ms steps; it has {', '.join(f'{ms:g}' for ms in in_ms[1:])}"
 
 
 def resolve_model(model: str | Path | None = None) -> Path:

@@ -64,6 +64,12 @@ class Artefact(msgspec.Struct, frozen=True):
     scores: dict[str, Any] = {}
     step_samples: int | None = None
 
+    @property
+    def label(self) -> str:
+        """For messages: runtime, precision, and the step where it is not the manifest's."""
+        step = f" at steps of {self.step_samples} samples" if self.step_samples else ""
+        return f"{self.runtime} {self.precision}{step}"
+
 
 class ClipPooling(msgspec.Struct, frozen=True):
     """How `classify` makes one number of a clip: the mean of its highest frame probabilities."""

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crykit.commands.options import GATE_OPTIONS, gate_options, model_options, pcm_options
+from crykit.commands.options import (
+    GATE_OPTIONS,
+    gate_options,
+    model_options,
+    pcm_options,
+    step_option,
+)
 
 if TYPE_CHECKING:
     from crykit.commands.event_writer import EventWriter
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="OUT", help="Write here instead of standard output.")
 @click.option("--start", metavar="ISO8601", help="When the recording began; gives each `start`.")
 @model_options
+@step_option
 @gate_options
 @pcm_options
 @click.pass_context
@@ -39,6 +46,7 @@ def command(
     model: str | None,
     runtime: str,
     precision: str,
+    step_ms: int | None,
     rate: int | None,
     channels: int,
     sample_format: str,
@@ -55,7 +63,7 @@ def command(
     from crykit.offline import make_listener
 
     stream_start = _parse_start(start, files)
-    bundle, engine = open_model(model, runtime, precision)
+    bundle, engine = open_model(model, runtime, precision, step_ms)
     changes = {name: gate[name] for name, _ in GATE_OPTIONS}
     listener = make_listener(bundle, engine, bundle.manifest.gate.override(**changes))
     with open_output(output) as out:

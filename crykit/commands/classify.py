@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from crykit.commands.options import model_options, pcm_options
+from crykit.commands.options import model_options, pcm_options, step_option
 
 
 @click.command("classify")
@@ -19,6 +19,7 @@ from crykit.commands.options import model_options, pcm_options
 )
 @click.option("-o", "--output", metavar="OUT", help="Write here instead of standard output.")
 @model_options
+@step_option
 @pcm_options
 @click.pass_context
 def command(
@@ -29,6 +30,7 @@ def command(
     model: str | None,
     runtime: str,
     precision: str,
+    step_ms: int | None,
     rate: int | None,
     channels: int,
     sample_format: str,
@@ -44,7 +46,7 @@ def command(
     from crykit.events import NO_REASONS, SCHEMA_VERSION, encode_line
     from crykit.offline import clip_probability, frames_of, make_listener
 
-    bundle, engine = open_model(model, runtime, precision)
+    bundle, engine = open_model(model, runtime, precision, step_ms)
     listener = make_listener(bundle, engine)
     with open_output(output) as out:
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from crykit.commands.options import model_options, pcm_options
+from crykit.commands.options import model_options, pcm_options, step_option
 
 
 @click.command("embed")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--output", required=True, metavar="OUT.npz", help="Where the vectors go.")
 @model_options
+@step_option
 @pcm_options
 @click.pass_context
 def command(
@@ -20,6 +21,7 @@ def command(
     model: str | None,
     runtime: str,
     precision: str,
+    step_ms: int | None,
     rate: int | None,
     channels: int,
     sample_format: str,
@@ -41,7 +43,7 @@ def command(
     from crykit.commands.options import open_model
     from crykit.offline import frames_of, make_listener, scene_embedding
 
-    bundle, engine = open_model(model, runtime, precision)
+    bundle, engine = open_model(model, runtime, precision, step_ms)
     listener = make_listener(bundle, engine)
     frame_ms = 1000.0 * bundle.manifest.frame_samples / bundle.manifest.sample_rate_hz
     done: list[tuple[str, np.ndarray]] = []

@@ -44,13 +44,23 @@ def model_options(function: F) -> F:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(["fp32", "int8"]),
+                type=click.Choice(["fp32", "fp16", "int8"]),
                 default="fp32",
                 show_default=True,
                 help="Which of its versions.",
             ),
         ],
     )
+
+
+def step_option(function: F) -> F:
+    """Adds --step-ms as `step_ms`, None where it is not given."""
+    return click.option(
+        "--step-ms",
+        type=click.IntRange(min=1),
+        metavar="MS",
+        help="Heard at a time, where the bundle has files for it. Default: the model's own.",
+    )(function)
 
 
 def gate_options(function: F) -> F:
@@ -85,10 +95,13 @@ def pcm_options(function: F) -> F:
     )
 
 
-def open_model(model: str | None, runtime: str, precision: str) -> tuple[Bundle, Runtime]:
+def open_model(
+    model: str | None, runtime: str, precision: str, step_ms: int | None = None
+) -> tuple[Bundle, Runtime]:
     """The verified bundle and the runtime that the options of `model_options` name."""
     from crykit.bundle import open_model_bundle
     from crykit.runtime import open_runtime
 
     bundle = open_model_bundle(model)
-    return bundle, open_runtime(bundle, runtime, precision)
+    step = None if step_ms is None else step_ms * bundle.manifest.sample_rate_hz // 1000
+    return bundle, open_runtime(bundle, runtime, precision, step_samples=step)

@@ -27,12 +27,19 @@ MEL_MIN_HZ = 60.0
 MEL_MAX_HZ = 7_800.0
 TAIL_SAMPLES = WINDOW_SAMPLES - HOP_SAMPLES  # what the next frame still needs of the past: 240
 BLOCK_FRAMES = 16  # the tracker is advanced 160 ms at a time, which is one exported step
+MAX_BLOCK_FRAMES = 32
 STEP_SAMPLES = BLOCK_FRAMES * HOP_SAMPLES
 
 POWER_EPSILON = 1e-10
 LOG_MEL_OFFSET_DB = 60.0
 LOG_MEL_SCALE_DB = 20.0
 FLOOR_TIME_CONSTANT_S = 4.0
+
+
+def block_frames_of(step_samples: int) -> int:
+    """The tracker's block for a step: the longest, 32 frames at most, that fills it exactly."""
+    n_frames = step_samples // HOP_SAMPLES
+    return max(n for n in range(1, MAX_BLOCK_FRAMES + 1) if n_frames % n == 0)
 
 
 def hz_to_mel(hz: float) -> float:
@@ -68,6 +75,8 @@ class LogMelFrontEnd(nn.Module):
     ``dft`` chooses how the transform is computed, with the same result to rounding: ``"matmul"``
     folds the window's symmetry into two products of 200 rows (fastest in ONNX Runtime), ``"fft"``
     calls the runtime's own FFT (smallest, fastest in ExecuTorch).
+
+    ``block_frames`` is how many frames the tracker takes at once; any gives the same result.
     """
 
     # The buffers; those of the transform that is not used are absent.
@@ -79,8 +88,9 @@ class LogMelFrontEnd(nn.Module):
     floor_fade: Tensor
     floor_gain: Tensor
 
-    def __init__(self, dft: str = "matmul") -> None:
+    def __init__(self, dft: str = "matmul", block_frames: int = BLOCK_FRAMES) -> None:
         super().__init__()
+        self.block_frames = block_frames
         if dft not in ("matmul", "fft"):
             raise ValueError(f"dft: expected 'matmul' or 'fft', got {dft!r}")
         self.dft = dft
@@ -104,9 +114,9 @@ class LogMelFrontEnd(nn.Module):
         else:
             self.register_buffer("window", window.float(), persistent=False)
         decay = math.exp(-HOP_SAMPLES / SAMPLE_RATE_HZ / FLOOR_TIME_CONSTANT_S)
-        age = torch.arange(BLOCK_FRAMES)[:, None] - torch.arange(BLOCK_FRAMES)[None, :]
+        age = torch.arange(block_frames)[:, None] - torch.arange(block_frames)[None, :]
         kernel = torch.where(age >= 0, (1 - decay) * decay ** age.double(), 0.0)
-        fade = decay ** torch.arange(1, BLOCK_FRAMES + 1).double()
+        fade = decay ** torch.arange(1, block_frames + 1).double()
         self.register_buffer("floor_kernel", kernel.T.float(), persistent=False)
         self.register_buffer("floor_fade", fade.float()[None, None], persistent=False)
         # The weights of a block that starts from nothing: 1 - decay ** n.
@@ -127,7 +137,7 @@ class LogMelFrontEnd(nn.Module):
         """One or more steps.
 
         Args:
-            samples: (batch, n) audio in [-1, 1]; n a multiple of 2560 (160 ms).
+            samples: (batch, n) audio in [-1, 1]; n in whole blocks, of 2560 samples (160 ms).
             tail, floor_sum, floor_weight: the state, as `initial_state` or the last call gave it.
 
         Returns:
@@ -145,11 +155,11 @@ class LogMelFrontEnd(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled log-mel (batch, 64, frames) minus the running noise floor, and the next state.
 
-        ``frames`` is a multiple of 16.
+        ``frames`` is a multiple of ``block_frames``.
         """
         contrasts: list[Tensor] = []
-        for start in range(0, log_mel.shape[2], BLOCK_FRAMES):
-            block = log_mel[:, :, start : start + BLOCK_FRAMES]
+        for start in range(0, log_mel.shape[2], self.block_frames):
+            block = log_mel[:, :, start : start + self.block_frames]
             # One unit of log-mel is 20 dB, a factor of ten in amplitude: 10 ** -x is 1 / amplitude.
             inverse = torch.pow(10.0, -block)
             sums = inverse @ self.floor_kernel + floor_sum[:, :, None] * self.floor_fade

@@ -89,7 +89,7 @@ def _is_installed(module: str) -> bool:
 
 def runtime_choices(bundle: Bundle) -> list[tuple[str, str]]:
     """(runtime, precision) pairs that the bundle has something for, installed or not."""
-    choices = [(a.runtime, a.precision) for a in bundle.manifest.artefacts]
+    choices = list(dict.fromkeys((a.runtime, a.precision) for a in bundle.manifest.artefacts))
     return [*choices, ("torch", "fp32")] if bundle.has_weights else choices
 
 

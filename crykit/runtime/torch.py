@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from crykit.bundle import WEIGHTS_NAME, Bundle
-from crykit.errors import InputError
-from crykit.nn.frontend import LogMelFrontEnd
+from crykit.errors import InputError, UsageError
+from crykit.nn.frontend import LogMelFrontEnd, block_frames_of
 from crykit.nn.student import CryStudent, StudentConfig
 from crykit.runtime import StepOutput
 
@@ -33,7 +33,12 @@ class TorchRuntime:
         torch.set_num_threads(threads)
         self.name = f"torch-{precision}"
         self.step_samples = step_samples or bundle.manifest.step_samples
-        self._frontend = LogMelFrontEnd().eval()
+        if self.step_samples % bundle.manifest.frame_samples:
+            raise UsageError(
+                f"a step must be whole frames of {bundle.manifest.frame_samples} samples, "
+                f"got {self.step_samples}"
+            )
+        self._frontend = LogMelFrontEnd(block_frames=block_frames_of(self.step_samples)).eval()
         self._network = build_student(bundle)
 
     def initial_state(self) -> tuple[GraphState, GraphState]:

@@ -43,6 +43,8 @@ class ExportPlan:
     """What to export and where.
 
     Args:
+        steps_samples: heard at a time; 160 ms is the manifest's own step where it is among them,
+            else the first.
         calibration: a manifest or a folder of audio; needed for int8.
         say: told each step, one line.
     """
@@ -50,10 +52,16 @@ class ExportPlan:
     out: Path
     runtimes: Sequence[str] = RUNTIMES
     precisions: Sequence[str] = PRECISIONS
+    steps_samples: Sequence[int] = (STEP_SAMPLES,)
     calibration: Path | None = None
     replace: bool = False
     seed: int = 0
     say: Callable[[str], None] = field(default=lambda line: None)
+
+    @property
+    def step_samples(self) -> int:
+        """The manifest's own step."""
+        return STEP_SAMPLES if STEP_SAMPLES in self.steps_samples else self.steps_samples[0]
 
 
 def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
@@ -74,13 +82,14 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
         write_golden(model.student, stage)
         artefacts: list[Artefact] = []
         for runtime in plan.runtimes:
-            artefacts += _write_artefacts(model, runtime, plan, stage, audio)
-        fields = manifest_fields(model, artefacts)
+            for step in plan.steps_samples:
+                artefacts += _write_artefacts(model, runtime, step, plan, stage, audio)
+        fields = manifest_fields(model, artefacts, plan.step_samples)
         write_manifest(stage, fields)
         manifest = plan.calibration if plan.calibration and plan.calibration.is_file() else None
         origin = describe(plan.calibration) if plan.calibration else ""
         measured = check_artefacts(stage, artefacts, manifest, origin, plan.say)
-        fields = manifest_fields(model, measured)
+        fields = manifest_fields(model, measured, plan.step_samples)
         card = model_card(fields, stage)
         (stage / CARD_NAME).write_text(card, encoding="utf-8")
         write_manifest(stage, fields)
@@ -90,21 +99,29 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
 
 
 def _write_artefacts(
-    model: TrainedModel, runtime: str, plan: ExportPlan, stage: Path, audio: list[Audio]
+    model: TrainedModel,
+    runtime: str,
+    step_samples: int,
+    plan: ExportPlan,
+    stage: Path,
+    audio: list[Audio],
 ) -> list[Artefact]:
-    """Write a runtime's front end and its networks."""
+    """Write a runtime's front end and its networks for one step."""
+    own_step = None if step_samples == plan.step_samples else step_samples
     suffix = SUFFIX[runtime]
-    front_end, network = build_graphs(model.student, TRANSFORM[runtime])
-    paths = {p: stage / _network_name(p, suffix) for p in PRECISIONS}
+    front_end, network = build_graphs(model.student, TRANSFORM[runtime], step_samples)
+    front_end_path = stage / _file_name("frontend", "fp32", own_step, suffix)
+    paths = {p: stage / _file_name("model", p, own_step, suffix) for p in PRECISIONS}
     write = write_onnx if runtime == "onnx" else write_executorch
-    plan.say(f"{runtime}: front end")
-    write(front_end, stage / f"frontend.{suffix}")
+    step_ms = step_samples * 1000 // SAMPLE_RATE_HZ
+    plan.say(f"{runtime}, {step_ms} ms: front end")
+    write(front_end, front_end_path)
     if "fp32" in plan.precisions or runtime == "onnx":
-        plan.say(f"{runtime}: network fp32")
+        plan.say(f"{runtime}, {step_ms} ms: network fp32")
         write(network, paths["fp32"])
     if "int8" in plan.precisions:
         steps = list(calibration_steps(front_end, network, audio))
-        plan.say(f"{runtime}: network int8, calibrated on {len(steps)} steps")
+        plan.say(f"{runtime}, {step_ms} ms: network int8, calibrated on {len(steps)} steps")
         if runtime == "onnx":
             write_onnx_int8(paths["fp32"], paths["int8"], steps)
         else:
@@ -112,18 +129,29 @@ def _write_artefacts(
     if "fp32" not in plan.precisions:
         paths["fp32"].unlink(missing_ok=True)
     return [
-        Artefact(runtime, p, f"frontend.{suffix}", paths[p].name, FP32_TOLERANCE)
+        Artefact(
+            runtime,
+            p,
+            front_end_path.name,
+            paths[p].name,
+            FP32_TOLERANCE,
+            step_samples=own_step,
+        )
         for p in plan.precisions
     ]
 
 
-def _network_name(precision: str, suffix: str) -> str:
-    return f"model.{suffix}" if precision == "fp32" else f"model.{precision}.{suffix}"
+def _file_name(what: str, precision: str, own_step: int | None, suffix: str) -> str:
+    """For example `model.80ms.int8.onnx`; the manifest's step and fp32 go without saying."""
+    step = "" if own_step is None else f".{own_step * 1000 // SAMPLE_RATE_HZ}ms"
+    return f"{what}{step}{'' if precision == 'fp32' else f'.{precision}'}.{suffix}"
 
 
-def manifest_fields(model: TrainedModel, artefacts: Sequence[Artefact]) -> dict[str, Any]:
+def manifest_fields(
+    model: TrainedModel, artefacts: Sequence[Artefact], step_samples: int = STEP_SAMPLES
+) -> dict[str, Any]:
     """Everything a manifest says but its format version and digests."""
-    front_end, network = build_graphs(model.student, "matmul")
+    front_end, network = build_graphs(model.student, "matmul", step_samples)
     record = msgspec.to_builtins(model.record)
     return {
         **record,
@@ -131,10 +159,10 @@ def manifest_fields(model: TrainedModel, artefacts: Sequence[Artefact]) -> dict[
         "labels": ["cry"],
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "hop_samples": HOP_SAMPLES,
-        "step_samples": STEP_SAMPLES,
+        "step_samples": step_samples,
         "frame_samples": FRAME_SAMPLES,
         # A frame is out once its step has been heard whole: no look-ahead, one step of waiting.
-        "latency_samples": STEP_SAMPLES,
+        "latency_samples": step_samples,
         "embedding_size": network.output_shapes()["embedding"][-1],
         "n_mels": N_MELS,
         "graphs": {g.name: msgspec.to_builtins(graph_spec(g)) for g in (front_end, network)},

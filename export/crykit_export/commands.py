@@ -18,6 +18,15 @@ def _choices(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]
     return chosen
 
 
+def _steps_samples(value: str) -> tuple[int, ...]:
+    """`--steps` in ms as samples."""
+    from crykit.nn.frontend import SAMPLE_RATE_HZ
+    from crykit_export.golden import STEPS_MS
+
+    known = tuple(str(step) for step in STEPS_MS)
+    return tuple(int(s) * SAMPLE_RATE_HZ // 1000 for s in _choices(value, known, "--steps"))
+
+
 @click.command("export")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
@@ -33,6 +42,13 @@ def _choices(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]
     default="fp32,int8",
     show_default=True,
     help="Precisions, separated by commas.",
+)
+@click.option(
+    "--steps",
+    default="160",
+    show_default=True,
+    metavar="MS,...",
+    help="What is heard at a time, separated by commas: a set of files for each.",
 )
 @click.option(
     "--calibration",
@@ -68,6 +84,7 @@ def command(
     model: Path,
     runtimes: str,
     precisions: str,
+    steps: str,
     calibration: Path | None,
     output: Path | None,
     name: str | None,
@@ -93,6 +110,7 @@ def command(
     torch.set_num_threads(1)
     chosen_runtimes = _choices(runtimes, RUNTIMES, "--to")
     chosen_precisions = _choices(precisions, PRECISIONS, "--precision")
+    steps_samples = _steps_samples(steps)
     if calibration is not None and not calibration.exists():
         raise InputError(f"{calibration}: no such manifest or folder to calibrate on")
     trained = override(load_model(model), record, gate, {"name": name, "version": version_})
@@ -101,6 +119,7 @@ def command(
         out=out,
         runtimes=chosen_runtimes,
         precisions=chosen_precisions,
+        steps_samples=steps_samples,
         calibration=calibration,
         replace=force,
         seed=seed,

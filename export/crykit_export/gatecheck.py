@@ -55,10 +55,12 @@ def check_artefacts(
     measured: list[Artefact] = []
     faults: list[str] = []
     for artefact in artefacts:
-        label = f"{artefact.runtime} {artefact.precision}"
+        label = artefact.label
         try:
             clips = _clips(truth) if artefact.precision == "int8" else None
-            heard = replay(stage, artefact.runtime, artefact.precision, clips)
+            heard = replay(
+                stage, artefact.runtime, artefact.precision, clips, artefact.step_samples
+            )
             passed = _check(artefact, heard, reference, stage, truth, calibrated_on)
         except CrykitError as error:
             faults.append(str(error))
@@ -91,7 +93,7 @@ def _check(
     truth: ClipTruth | None,
     calibrated_on: str,
 ) -> Artefact:
-    label = f"{artefact.runtime} {artefact.precision}"
+    label = artefact.label
     expected = read_golden_expected(stage)
     max_abs, mean_abs = _difference(heard.cry_probability, expected["cry_probability"], label)
     scores: dict[str, Any] = {"golden_max_abs": max_abs, "golden_mean_abs": mean_abs}

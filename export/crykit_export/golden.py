@@ -16,6 +16,8 @@ from crykit.nn.student import CryStudent
 from crykit.synth import synthetic_cry
 
 GOLDEN_STEPS = 50  # 8 s
+# Whole frames of 40 ms of which the golden clip has a whole number.
+STEPS_MS = (40, 80, 160, 200, 320, 400, 800, 1000)
 SILENT_STEPS = 4
 CRY_START_S, CRY_LENGTH_S = 1.6, 4.8
 CRY_DBFS, FLOOR_DBFS = -28.0, -58.0

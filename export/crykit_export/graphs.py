@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from crykit.nn.frontend import STEP_SAMPLES, LogMelFrontEnd
+from crykit.nn.frontend import STEP_SAMPLES, LogMelFrontEnd, block_frames_of
 from crykit.nn.student import CryStudent
 
 
@@ -67,12 +67,12 @@ def _with_persistent_buffers(module: nn.Module) -> nn.Module:
     return module
 
 
-def front_end_graph(dft: str) -> ExportGraph:
+def front_end_graph(dft: str, step_samples: int = STEP_SAMPLES) -> ExportGraph:
     """The front end with its transform computed by `"matmul"` or `"fft"`."""
-    module = _with_persistent_buffers(LogMelFrontEnd(dft))
+    module = _with_persistent_buffers(LogMelFrontEnd(dft, block_frames_of(step_samples)))
     assert isinstance(module, LogMelFrontEnd)
     names = ("tail", "floor_sum", "floor_weight")
-    inputs = {"samples": torch.zeros(1, STEP_SAMPLES)}
+    inputs = {"samples": torch.zeros(1, step_samples)}
     inputs.update(zip(names, module.initial_state(1), strict=True))
     return ExportGraph(
         "frontend", module, inputs, ("features", *(f"{name}_next" for name in names))
@@ -89,9 +89,11 @@ def network_graph(student: CryStudent, features: Tensor) -> ExportGraph:
     return ExportGraph("network", folded, inputs, outputs)
 
 
-def build_graphs(student: CryStudent, dft: str) -> tuple[ExportGraph, ExportGraph]:
-    """Front end and network, ready for an exporter."""
-    front_end = front_end_graph(dft)
+def build_graphs(
+    student: CryStudent, dft: str, step_samples: int = STEP_SAMPLES
+) -> tuple[ExportGraph, ExportGraph]:
+    """Front end and network of one step, ready for an exporter."""
+    front_end = front_end_graph(dft, step_samples)
     with torch.inference_mode():
         features = front_end.module(*front_end.example)[0]
     # Inference tensors cannot be traced, so the network gets plain ones of that shape.

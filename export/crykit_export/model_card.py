@@ -140,13 +140,22 @@ def _artefacts(fields: dict[str, Any], folder: Path) -> str:
             [
                 a["runtime"],
                 a["precision"],
+                f"{_ms(fields | {k: v for k, v in a.items() if v}, 'step_samples'):g} ms",
                 f"{a['network']}, {(folder / a['network']).stat().st_size / 1000:.0f} kB",
                 f"{scores['golden_max_abs']:.2g}",
                 f"{a['tolerance']['cry_probability_max_abs']:g}",
                 loss if a["precision"] == "int8" else "-",
             ]
         )
-    header = ["runtime", "precision", "network", "max abs from torch", "allowed", "AUC lost (val)"]
+    header = [
+        "runtime",
+        "precision",
+        "step",
+        "network",
+        "max abs from torch",
+        "allowed",
+        "AUC lost (val)",
+    ]
     return (
         "## Artefacts\n\nEach was replayed in its own runtime on the golden clip, a synthetic cry "
         f"in synthetic noise, before the bundle was written.\n\n{_table(header, rows)}"

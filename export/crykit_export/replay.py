@@ -1,6 +1,6 @@
 """Play the golden clip, and labelled clips if given, through one artefact; run as a program.
 
-`python -m crykit_export.replay BUNDLE RUNTIME PRECISION OUT [MANIFEST SPLIT]`
+`python -m crykit_export.replay BUNDLE RUNTIME PRECISION STEP OUT [MANIFEST SPLIT]`
 
 Each artefact is replayed in a process of its own: a broken one may take its process down with it,
 and two runtimes in one process share thread pools and memory.
@@ -46,19 +46,26 @@ def labelled_clips(manifest: Path, split: str) -> list[Clip]:
     return [c for c in read_manifest(manifest) if c.split == split and c.event != "unverified"]
 
 
-def replay(folder: Path, runtime: str, precision: str, clips: tuple[Path, str] | None) -> Replay:
+def replay(
+    folder: Path,
+    runtime: str,
+    precision: str,
+    clips: tuple[Path, str] | None,
+    step_samples: int | None = None,
+) -> Replay:
     """Replay in a fresh process.
 
     Args:
         folder: a complete bundle, finished or staged.
         clips: a manifest and the split whose clips are scored too.
+        step_samples: heard at a time, if not the manifest's own step.
 
     Raises:
         FaultFound: the process failed; the message has its last line.
     """
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "replay.safetensors"
-        command = [str(folder), runtime, precision, str(out)]
+        command = [str(folder), runtime, precision, str(step_samples or 0), str(out)]
         command += [str(clips[0]), clips[1]] if clips else []
         done = subprocess.run(
             [sys.executable, "-m", "crykit_export.replay", *command],
@@ -100,11 +107,11 @@ def _score(runtime: Runtime, bundle: Bundle, clips: Sequence[Clip]) -> Floats:
 
 
 def main(arguments: Sequence[str]) -> None:
-    folder, runtime_name, precision, out, *labelled = arguments
+    folder, runtime_name, precision, step, out, *labelled = arguments
     bundle = Bundle.open(folder)
-    runtime = open_runtime(bundle, runtime_name, precision, threads=1)
+    runtime = open_runtime(bundle, runtime_name, precision, 1, int(step) or None)
     golden = read_golden_input(bundle.folder)
-    probability, embedding = play(runtime, golden, bundle.manifest.step_samples)
+    probability, embedding = play(runtime, golden, runtime.step_samples)
     clips = labelled_clips(Path(labelled[0]), labelled[1]) if labelled else []
     result = {
         "cry_probability": probability,

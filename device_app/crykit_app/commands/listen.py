@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crykit.commands.options import GATE_OPTIONS, gate_options, model_options, pcm_options
+from crykit.commands.options import (
+    GATE_OPTIONS,
+    gate_options,
+    model_options,
+    pcm_options,
+    step_option,
+)
 
 if TYPE_CHECKING:
     from crykit_app.sources import Source
@@ -49,6 +55,7 @@ def parse_speed(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="Folder of the event log; default: CRYKIT_DATA_DIR, else the user's data folder.",
 )
 @model_options
+@step_option
 @gate_options
 @pcm_options
 def command(
@@ -62,6 +69,7 @@ def command(
     model: str | None,
     runtime: str,
     precision: str,
+    step_ms: int | None,
     rate: int | None,
     channels: int,
     sample_format: str,
@@ -77,7 +85,7 @@ def command(
     from crykit_app.store import EventStore, default_path
 
     source = _source(input_, speed, start, device, rate, channels, sample_format)
-    bundle, engine = open_model(model, runtime, precision)
+    bundle, engine = open_model(model, runtime, precision, step_ms)
     changes = {name: gate[name] for name, _ in GATE_OPTIONS}
     run = run_headless if headless or input_ == "-" or not _has_screen() else run_app
     run(
