@@ -27,6 +27,7 @@ from crykit_app.app import CrykitApp, ModelInfo
 from crykit_app.bigtext import big_text
 from crykit_app.engine import Engine
 from crykit_app.history import History
+from crykit_app.logbook import read_events
 from crykit_app.messages import (
     AudioLost,
     CryBegan,
@@ -39,7 +40,7 @@ from crykit_app.messages import (
 )
 from crykit_app.palette import CALM, NIGHT
 from crykit_app.sources import Block, GeneratedSource
-from crykit_app.store import EventStore, read_events
+from crykit_app.store import EventStore
 from crykit_app.widgets.events import EventList
 from crykit_app.widgets.help import HelpScreen
 from crykit_app.widgets.melstrip import heat_levels

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from crykit_app.store import read_events
+from crykit_app.logbook import read_events
 
 CRYKIT = str(Path(sys.executable).with_name("crykit"))
 # Whatever the model thinks of it, every frame counts as a cry: the model is not tested here.
@@ -197,13 +197,14 @@ def test_a_full_disk_is_one_line(bundle_path: Path, sound_file: Path) -> None:
 def test_a_log_that_cannot_be_opened_is_said_before_listening(
     bundle_path: Path, sound_file: Path, tmp_path: Path, run_cli
 ) -> None:
-    (tmp_path / "events.db").write_bytes(b"something else, and long enough" * 40)
+    (tmp_path / "events.db").mkdir()
     done = run_cli(
         *("listen", "--headless", "--model", bundle_path, "--data-dir", tmp_path),
         *("--input", sound_file, "--speed", "max"),
     )
     assert done.returncode == 3 and done.stdout == b""
-    assert b"--no-store" in done.stderr and done.stderr.count(b"\n") == 1
+    assert b"it is a folder" in done.stderr and b"--no-store" in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(

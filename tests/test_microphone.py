@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from crykit_app.store import read_events
+from crykit_app.logbook import read_events
 
 pytestmark = pytest.mark.microphone
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from crykit.errors import InputError
-from crykit_app.store import (
-    SCHEMA_VERSION,
-    EventStore,
-    StoreError,
-    default_path,
-    read_events,
-)
+from crykit_app.faults import StoreError
+from crykit_app.logbook import read_events, read_logbook
+from crykit_app.schema import KEPT_BACKUPS, SCHEMA_VERSION, backups
+from crykit_app.store import EventStore, default_path
 
 NOW = datetime(2026, 11, 20, 3, 12, 44, 120_000, timezone(timedelta(hours=1)))
+IN = NOW.isoformat(timespec="milliseconds")
 CLOSING = {
     "onset_s": 12.34,
     "offset_s": 20.1,
@@ -150,18 +151,288 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("photos",)]
 
 
-def test_what_is_no_log_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
-    path.write_bytes(b"not a database, but long enough to look at" * 40)
-    with pytest.raises(StoreError, match="cannot open the event log"):
-        EventStore(path)
-    with pytest.raises(InputError, match="cannot read"):
-        list(read_events(path))
+def test_a_missing_or_misplaced_log_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no event log"):
         list(read_events(tmp_path / "absent.db"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="cannot open"):
         EventStore(tmp_path / "file" / "events.db")
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to look at" * 40)
+
+
+def zeros_in_the_middle(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096 : 4 * 4096] = bytes(3 * 4096)
+    path.write_bytes(data)
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: 3 * 4096 + 100])
+
+
+@pytest.mark.parametrize("damage", [no_database, zeros_in_the_middle, torn])
+def test_a_damaged_log_is_set_aside_and_a_new_one_begun(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "events.db"
+    logged(path, *[NOW] * 200)
+    damage(path)
+    broken = path.read_bytes()
+    store = EventStore(path)
+    assert store.set_aside is not None and store.set_aside.read_bytes() == broken
+    assert store.set_aside.name.startswith("events.damaged-20")
+    store.begin_session("new", "mic", "model", NOW)
+    store.open_event("new", "first", 1.0, NOW, NOW)
+    store.close()
+    assert [event.id for event in read_events(path)] == ["first"]
+    assert EventStore(path).set_aside is None
+    no_database(path)
+    EventStore(path).close()
+    assert len(list(tmp_path.glob("events.damaged-*.db"))) == 2  # neither is ever deleted
+
+
+def test_reading_a_damaged_log_leaves_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    no_database(path)
+    with pytest.raises(InputError, match="it is damaged"):
+        list(read_events(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["events.db"]
+
+
+# The log's tables as the first release made them.
+VERSION_1 = """
+CREATE TABLE session (
+  id TEXT PRIMARY KEY,
+  began TEXT NOT NULL,            -- wall clock, ISO 8601 with offset
+  ended TEXT,                     -- null while running, or for ever after a crash
+  source TEXT NOT NULL,
+  model TEXT NOT NULL,
+  lost_samples INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE event (
+  id TEXT PRIMARY KEY,            -- ULID
+  session_id TEXT NOT NULL REFERENCES session (id),
+  logged TEXT NOT NULL,           -- wall clock when the gate opened
+  start TEXT,                     -- wall clock of the onset; null where a file has no known start
+  onset_s REAL NOT NULL,          -- seconds from the start of the source
+  offset_s REAL,                  -- null while the cry goes on, or for ever after a crash
+  peak_probability REAL,
+  mean_probability REAL,
+  level_dbfs REAL
+);
+CREATE INDEX event_logged ON event (logged);
+PRAGMA user_version = 1;
+PRAGMA journal_mode = WAL;
+INSERT INTO session VALUES ('good', '2026-11-19T20:00:00.000+01:00',
+  '2026-11-20T06:00:00.000+01:00', 'mic', 'cry-student@sha256:ab', 24000);
+INSERT INTO session VALUES ('cut', '2026-11-20T20:00:00.000+01:00', NULL, 'mic', 'm', 0);
+INSERT INTO event VALUES ('e1', 'good', '2026-11-20T03:12:45.000+01:00',
+  '2026-11-20T03:12:44.120+01:00', 25964.12, 25970.0, 0.98, 0.91, -31.2);
+INSERT INTO event VALUES ('e2', 'cut', '2026-11-20T23:00:00.000+01:00',
+  '2026-11-20T22:59:59.000+01:00', 10799.0, NULL, NULL, NULL, NULL);
+"""
+
+
+def version_1(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(VERSION_1)
+
+
+def schema_of(path: Path) -> list[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        query = "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL ORDER BY name"
+        return db.execute(query).fetchall()
+
+
+def test_a_log_of_the_first_version_is_backed_up_and_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    version_1(path)
+    before = list(read_events(path))  # reading needs no migration, and makes none
+    assert [event.offset_s for event in before] == [25970.0, None]
+    assert read_logbook(path).listening[1].until == before[1].logged
+    assert [file.name for file in tmp_path.iterdir()] == ["events.db"]
+
+    store = EventStore(path)
+    store.close()
+    assert list(read_events(path)) == before
+    book = read_logbook(path)
+    assert [(stretch.session_id, stretch.until - stretch.began) for stretch in book.listening] == [
+        ("good", timedelta(hours=10)),
+        ("cut", timedelta(hours=3)),
+    ]
+    assert [(loss.at, loss.lost_s) for loss in book.lost] == [(None, 1.5)]
+    EventStore(tmp_path / "fresh.db").close()
+    assert schema_of(path) == schema_of(tmp_path / "fresh.db")
+
+    assert store.backup is not None and store.backup.name.startswith("events.backup-v1-")
+    with contextlib.closing(sqlite3.connect(store.backup)) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+        assert copy.execute("SELECT count(*) FROM event").fetchone() == (2,)
+    assert EventStore(path).backup is None  # once is enough
+
+
+def test_an_older_listener_may_go_on_writing_a_migrated_log(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    version_1(path)
+    older = sqlite3.connect(path, isolation_level=None)
+    EventStore(path).close()
+    session = "INSERT INTO session (id, began, source, model) VALUES ('o', ?, 'mic', 'm')"
+    older.execute(session, (IN,))
+    event = "INSERT INTO event (id, session_id, logged, onset_s) VALUES ('e', 'o', ?, 1)"
+    older.execute(event, (IN,))
+    older.close()
+    assert {event.id for event in read_events(path)} == {"e1", "e2", "e"}
+
+
+def test_only_the_last_backups_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    made = []
+    for _ in range(KEPT_BACKUPS + 2):
+        for file in tmp_path.glob("events.db*"):
+            file.unlink()
+        version_1(path)
+        store = EventStore(path)
+        store.close()
+        made.append(store.backup)
+    assert backups(path) == made[-KEPT_BACKUPS:]
+
+
+def test_a_migration_that_has_no_room_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    version_1(path)
+    before = path.read_bytes()
+    # No file may grow over 4 kB: what a full disk does to the backup.
+    script = (
+        "import resource, signal, sys; from pathlib import Path;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "from crykit_app.store import EventStore; EventStore(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert "cannot open the event log" in done.stderr
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("*backup*")) and not list(tmp_path.glob("*.part"))
+    assert [event.id for event in read_events(path)] == ["e1", "e2"]
+
+
+def lock(store: EventStore) -> Callable[[], object]:
+    other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    store.be_patient(0.05)
+    return other.close
+
+
+def fill(store: EventStore) -> Callable[[], object]:
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    return lambda: store._db.execute("PRAGMA max_page_count = 1000000")
+
+
+def forbid(store: EventStore) -> Callable[[], object]:
+    store._db.execute("PRAGMA query_only = ON")
+    return lambda: store._db.execute("PRAGMA query_only = OFF")
+
+
+TROUBLES = [
+    (lock, "another program has locked it"),
+    (fill, "the disk is full"),
+    (forbid, "read-only"),
+]
+
+
+@pytest.mark.parametrize(("trouble", "words"), TROUBLES)
+def test_each_trouble_is_called_by_its_name_and_costs_nothing_that_was_written(
+    tmp_path: Path, trouble: Callable[[EventStore], Callable[[], object]], words: str
+) -> None:
+    path = tmp_path / "events.db"
+    store = EventStore(path)
+    store.begin_session("s", "mic", "m", NOW)
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        store.open_event("s", f"e{written:04}", 1.0, NOW, NOW)
+        written += 1
+
+    write()
+    heal = trouble(store)
+    with pytest.raises(StoreError, match=words) as caught:
+        for _ in range(500):
+            write()
+    assert str(caught.value).count("\n") == 0 and not caught.value.replaced
+    assert len(list(read_events(path))) == written
+    heal()
+    write()
+    assert len(list(read_events(path))) == written
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_log_that_was_taken_away_is_noticed_at_the_next_write(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "events.db"
+    store = EventStore(path)
+    if how == "moved":
+        path.rename(tmp_path / "elsewhere.db")
+    else:
+        path.unlink()
+    with pytest.raises(StoreError, match="moved or deleted") as caught:
+        store.begin_session("s", "mic", "m", NOW)
+    assert caught.value.replaced
+    store.reopen()
+    store.begin_session("s", "mic", "m", NOW)
+    assert list(read_logbook(path).sessions) == ["s"]
+
+
+def test_a_write_may_be_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    store = EventStore(path)
+    for _ in range(2):
+        store.begin_session("s", "mic", "m", NOW, "microphone")
+        store.open_event("s", "e", 12.0, NOW, NOW)
+        store.close_event("e", **CLOSING)
+        store.listened("s", NOW, NOW + timedelta(minutes=1))
+        store.lost("s", 5.0, NOW, 0.5)
+    store.listened("s", NOW, NOW + timedelta(minutes=2))
+    store.lost("s", 5.0, NOW, 0.75)
+    book = read_logbook(path)
+    assert [event.offset_s for event in book.events] == [20.1]
+    assert [(stretch.began, stretch.until) for stretch in book.listening] == [
+        (NOW, NOW + timedelta(minutes=2))
+    ]
+    assert [loss.lost_s for loss in book.lost] == [0.75]
+    assert book.sessions["s"].kind == "microphone"
+
+
+def without_override() -> None:
+    """Give up what lets root write to files that nobody may write."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+
+
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    logged(folder / "events.db", NOW)
+    for file in folder.glob("events.db-*"):
+        file.unlink()
+    for file in (*folder.iterdir(), folder):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    crykit = Path(sys.executable).with_name("crykit")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [crykit, *words, "--data-dir", folder],
+            capture_output=True,
+            text=True,
+            preexec_fn=without_override,
+        )
+
+    read = run("events", "--format", "jsonl")
+    assert read.returncode == 0 and json.loads(read.stdout)["id"] == "e0", read.stderr
+    write = run("doctor", "--format", "json")
+    (finding,) = (c for c in json.loads(write.stdout)["checks"] if c["check"] == "event log")
+    assert not finding["ok"] and "read-only" in finding["detail"]
+    folder.chmod(0o755)
 
 
 def test_closing_an_unknown_event_is_an_error(tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def check_store(data_dir: str | None) -> list[Finding]:
         store.close()
     except CrykitError as error:
         return [Finding("event log", False, str(error), "choose a folder with --data-dir")]
+    if store.set_aside is not None:
+        detail = f"was damaged: set aside as {store.set_aside}, and a new one begun"
+        fix = f"check the disk; nothing more is to be done for {path}"
+        return [Finding("event log", False, detail, fix)]
     return [Finding("event log", True, str(path))]
 
 

@@ -22,6 +22,7 @@ from crykit.events import CryEvent, CryStarted
 from crykit.gate import EventGate, GateSettings
 from crykit.listener import Listener
 from crykit.runtime import Runtime
+from crykit_app.faults import StoreError
 from crykit_app.messages import (
     AudioLost,
     CryBegan,
@@ -34,7 +35,7 @@ from crykit_app.messages import (
 )
 from crykit_app.ring import Samples
 from crykit_app.sources import Block, Source, wall_clock
-from crykit_app.store import EventStore, StoreError
+from crykit_app.store import EventStore
 from crykit_app.timeline import Timeline
 
 _PROGRESS_EVERY_S = 1.0

@@ -1,7 +1,8 @@
 """The event log: SQLite, written so that a crash or a power cut keeps every cry that had begun.
 
 An event is written when the gate opens and completed when it closes; each write is its own
-transaction with `synchronous=FULL`. WAL lets `crykit events` read while the listener writes.
+transaction with `synchronous=FULL`. WAL lets others read while the listener writes. Every write
+can be repeated: a second time it changes nothing.
 """
 
 from __future__ import annotations
@@ -9,70 +10,25 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Generator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 
-from crykit.errors import CrykitError, InputError
+from crykit_app.faults import StoreError, cannot_open, cannot_write, is_damaged
+from crykit_app.schema import SCHEMA_VERSION, migrate, stamp
 
-SCHEMA_VERSION = 1
+if sys.platform != "win32":
+    import fcntl
+
 FILE_NAME = "events.db"
-BUSY_TIMEOUT_MS = 5000
 
-_SCHEMA = """
-CREATE TABLE session (
-  id TEXT PRIMARY KEY,
-  began TEXT NOT NULL,            -- wall clock, ISO 8601 with offset
-  ended TEXT,                     -- null while running, or for ever after a crash
-  source TEXT NOT NULL,
-  model TEXT NOT NULL,
-  lost_samples INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE event (
-  id TEXT PRIMARY KEY,            -- ULID
-  session_id TEXT NOT NULL REFERENCES session (id),
-  logged TEXT NOT NULL,           -- wall clock when the gate opened
-  start TEXT,                     -- wall clock of the onset; null where a file has no known start
-  onset_s REAL NOT NULL,          -- seconds from the start of the source
-  offset_s REAL,                  -- null while the cry goes on, or for ever after a crash
-  peak_probability REAL,
-  mean_probability REAL,
-  level_dbfs REAL
-);
-CREATE INDEX event_logged ON event (logged);
-"""
-
-_SELECT = """
-SELECT event.id, source, model, logged, start, onset_s, offset_s, peak_probability,
-  mean_probability, level_dbfs
-FROM event JOIN session ON session.id = session_id ORDER BY logged, event.id
-"""
-
-
-class StoreError(CrykitError):
-    """The event log cannot be opened or written; listening can go on without it."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """One row of the log; `offset_s` and what follows are None for a cry that never closed."""
-
-    id: str
-    source: str
-    model: str
-    logged: datetime
-    start: datetime | None
-    onset_s: float
-    offset_s: float | None
-    peak_probability: float | None
-    mean_probability: float | None
-    level_dbfs: float | None
+OPENING_PATIENCE_S = 5.0
+WRITING_PATIENCE_S = 2.0
+"""How long a write waits for another program's lock: the ring holds ten seconds of sound."""
 
 
 def default_data_dir(override: str | Path | None = None) -> Path:
@@ -87,26 +43,40 @@ def default_path(data_dir: str | Path | None = None) -> Path:
 
 
 class EventStore:
-    """The log, open for writing by one session. Any thread may use it, but only one at a time."""
+    """The log, open for writing. Any thread may use it, but only one at a time.
+
+    A log that is damaged is renamed to `set_aside`, never deleted, and a new one begun; `backup` is
+    the copy that was made if the log had to be migrated. Both are None otherwise.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create `path`. Raises `StoreError` if that cannot be done."""
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _connect(path)
-            _migrate(self._db, path)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"cannot open the event log {path} ({error}); free or repair it, choose another "
-                "folder with --data-dir, or go without it with --no-store"
-            ) from error
+        self.set_aside: Path | None = None
+        self.backup: Path | None = None
+        self._db = self._open()
 
-    def begin_session(self, session_id: str, source: str, model: str, now: datetime) -> None:
-        """Note who listens to what; events refer to it."""
+    def reopen(self) -> None:
+        """Let go of a file that is damaged or was moved away, and open what is in its place.
+
+        A damaged one is set aside. Raises `StoreError` if nothing can be opened.
+        """
+        self._db.close()
+        self.set_aside = self.backup = None
+        self._db = self._open()
+
+    def be_patient(self, seconds: float) -> None:
+        """Set how long a write waits for another program's lock."""
+        self._db.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
+
+    def begin_session(
+        self, session_id: str, source: str, model: str, now: datetime, kind: str | None = None
+    ) -> None:
+        """Note who listens to what; all else refers to it. `kind` is the source's."""
         self._write(
-            "INSERT INTO session (id, began, source, model) VALUES (?, ?, ?, ?)",
-            (session_id, _text(now), source, model),
+            "INSERT INTO session (id, began, source, model, kind) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
+            (session_id, _text(now), source, model, kind),
         )
 
     def open_event(
@@ -114,7 +84,8 @@ class EventStore:
     ) -> None:
         """Log a cry that has begun."""
         self._write(
-            "INSERT INTO event (id, session_id, logged, start, onset_s) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO event (id, session_id, logged, start, onset_s) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
             (event_id, session_id, _text(now), _text(start), onset_s),
         )
 
@@ -137,6 +108,22 @@ class EventStore:
         if changed != 1:
             raise StoreError(f"the event log {self.path} has lost the event {event_id}")
 
+    def listened(self, session_id: str, began: datetime, until: datetime) -> None:
+        """Note a stretch that was listened to, or move the end of one that is known."""
+        self._write(
+            "INSERT INTO listening (session_id, began, until) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET until = excluded.until",
+            (session_id, _text(began), _text(until)),
+        )
+
+    def lost(self, session_id: str, position_s: float, at: datetime | None, lost_s: float) -> None:
+        """Note that `lost_s` of sound went missing at `position_s`, or more of it than before."""
+        self._write(
+            "INSERT INTO lost_audio (session_id, position_s, at, lost_s) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET lost_s = excluded.lost_s",
+            (session_id, position_s, _text(at), lost_s),
+        )
+
     def count_lost(self, session_id: str, lost_samples: int) -> None:
         """Set how many samples the session has lost so far."""
         self._write("UPDATE session SET lost_samples = ? WHERE id = ?", (lost_samples, session_id))
@@ -152,91 +139,117 @@ class EventStore:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise StoreError(f"cannot write the event log {self.path} ({error})") from error
+            self._roll_back()
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Fold the write-ahead log in and close the file."""
         self._db.close()
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> int:
+    def _open(self) -> sqlite3.Connection:
         try:
-            return self._db.execute(statement, values).rowcount
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # One at a time looks at the file, migrates it or sets it aside.
+            with _alone(self.path):
+                try:
+                    db = self._open_sound()
+                except sqlite3.DatabaseError as error:
+                    if not is_damaged(error):
+                        raise
+                    self.set_aside = _set_aside(self.path)
+                    db = self._open_sound()
+            self._inode = self.path.stat().st_ino
+            db.execute(f"PRAGMA busy_timeout = {round(1000 * WRITING_PATIENCE_S)}")
+            return db
+        except (OSError, sqlite3.Error) as error:
+            raise cannot_open(self.path, error) from error
+
+    def _open_sound(self) -> sqlite3.Connection:
+        """Open and migrate; raises what `is_damaged` knows if the file is no sound log."""
+        db = connect(self.path)
+        try:
+            check_sound(db)
+            self.backup = migrate(db, self.path)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> int:
+        fault: sqlite3.Error | None = None
+        changed = 0
+        try:
+            changed = self._db.execute(statement, values).rowcount
         except sqlite3.Error as error:
+            self._roll_back()
+            fault = error
+        # Looked at after the write: what went into a file that is no longer the log is not kept.
+        if self._moved_away():
             raise StoreError(
-                f"cannot write the event log {self.path} ({error}); events are still reported, "
-                "but not kept"
-            ) from error
+                f"the event log {self.path} was moved or deleted while it was open", replaced=True
+            ) from fault
+        if fault is not None:
+            raise cannot_write(self.path, fault) from fault
+        return changed
+
+    def _moved_away(self) -> bool:
+        try:
+            return self.path.stat().st_ino != self._inode
+        except OSError:
+            return True
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
 
 
-def read_events(path: Path, since: datetime | None = None) -> Iterator[StoredEvent]:
-    """Every logged event, oldest first; with `since`, those whose time is not before it.
-
-    The time of an event is its `start`, or when it was logged where that is unknown.
-    Raises `InputError` if there is no log or it is not one.
-    """
-    if not path.is_file():
-        raise InputError(
-            f"no event log at {path}; run crykit listen first, or name another with --db"
-        )
-    try:
-        with contextlib.closing(_connect(path)) as db:
-            if _check_version(db, path) == 0:
-                return  # a listener is just creating it
-            for row in db.execute(_SELECT):
-                event = _stored(row)
-                if since is None or (event.start or event.logged) >= since:
-                    yield event
-    except (sqlite3.Error, StoreError) as error:
-        raise InputError(f"cannot read the event log {path} ({error})") from error
-
-
-def _stored(row: Any) -> StoredEvent:
-    (ident, source, model, logged, start, *numbers) = row
-    return StoredEvent(
-        ident,
-        source,
-        model,
-        datetime.fromisoformat(logged),
-        None if start is None else datetime.fromisoformat(start),
-        *numbers,
-    )
-
-
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    """A connection without implicit transactions."""
     db = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        path, timeout=OPENING_PATIENCE_S, isolation_level=None, check_same_thread=False, uri=uri
     )
     db.execute("PRAGMA foreign_keys = ON")
     return db
 
 
-def _check_version(db: sqlite3.Connection, path: Path) -> int:
-    version = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StoreError(f"{path} is the database of another program; choose another file")
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} has schema {version}, this crykit reads up to {SCHEMA_VERSION}; upgrade crykit"
-        )
-    return version
+def check_sound(db: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` with SQLITE_CORRUPT if a quick check finds a fault."""
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        error = sqlite3.DatabaseError(found)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    _check_version(db, path)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    # One transaction, the version read inside it: two listeners may start at once, and a crash
-    # leaves either no schema or the whole one.
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if _check_version(db, path) == 0:
-            for statement in _SCHEMA.split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+def _set_aside(path: Path) -> Path:
+    """Rename a damaged log, with what belongs to it; the last step is the log itself."""
+    target = path.with_name(f"{path.stem}.damaged-{stamp()}{path.suffix}")
+    for ending in ("-wal", "-shm", "-journal", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{ending}", f"{target}{ending}")
+    return target
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Hold a lock beside `path` that every opener takes; the system frees it if we die."""
+    if sys.platform == "win32":
+        yield
+        return
+    give_up = time.monotonic() + OPENING_PATIENCE_S
+    with open(path.with_name(f".{path.name}.lock"), "ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise OSError("another crykit has been opening it for seconds") from None
+                time.sleep(0.02)
+        yield
 
 
 def _text(when: datetime | None) -> str | None:

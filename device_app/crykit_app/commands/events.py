@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from crykit_app.store import StoredEvent
+    from crykit_app.logbook import StoredEvent
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -52,7 +52,8 @@ def command(
 
     A cry whose end was never written (the power failed, or it is going on) has no length.
     """
-    from crykit_app.store import default_path, read_events
+    from crykit_app.logbook import read_events
+    from crykit_app.store import default_path
 
     path = Path(db) if db else default_path(data_dir)
     chosen = format_ or ("table" if sys.stdout.isatty() else "jsonl")
