@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 BASE := $(VENV)/.crykit-base
 ALL := $(VENV)/.crykit-all
+NATIVE := $(VENV)/.crykit-native
 
 .PHONY: help demo test check bench screenshot clean
 
@@ -29,13 +30,13 @@ demo: $(BASE)
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(ALL)
+check: $(ALL) $(NATIVE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(ALL)
+bench: $(ALL) $(NATIVE)
 	$(BIN)/crykit bench $(BENCH_ARGS)
 
 # Textual draws the screen as SVG and quits after so many whole seconds: at ten times real time, in
@@ -71,3 +72,12 @@ $(ALL): pyproject.toml | $(BIN)/pip
 	$(PIP) install --quiet $(TORCH)
 	$(PIP) install --quiet --editable '.[all]'
 	@touch $@ $(BASE)
+
+# ExecuTorch without torch, built against the ExecuTorch that $(ALL) brought. In this environment
+# itself: an isolated one would fetch what is here already.
+$(NATIVE): $(ALL) $(shell find native -type f -not -path '*/build/*' 2>/dev/null)
+	@command -v $${CXX:-c++} > /dev/null || { \
+	  echo "The native runtime needs a C++ compiler; on Debian and Ubuntu:" \
+	       "apt install g++ python3-dev" >&2; exit 2; }
+	$(PIP) install --quiet --no-build-isolation --no-deps --force-reinstall ./native
+	@touch $@

@@ -322,7 +322,7 @@ def test_a_missing_extra_is_named(
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in ('torch', 'executorch'):\n"
+        "        if name.partition('.')[0] in ('torch', 'executorch', 'crykit_executorch'):\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
     )

@@ -23,7 +23,8 @@ def has(module: str) -> bool:
 
 needs_torch = pytest.mark.skipif(not has("torch"), reason="needs crykit[train]")
 needs_executorch = pytest.mark.skipif(
-    not (has("torch") and has("executorch")), reason="needs crykit[export]"
+    not (has("crykit_executorch") or (has("torch") and has("executorch"))),
+    reason="needs ./native or crykit[export]",
 )
 ALL = [
     pytest.param("onnx", "fp32"),
@@ -125,7 +126,7 @@ def test_what_is_not_installed_names_its_extra(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_spec = importlib.util.find_spec
-    hidden = {"torch", "executorch"}
+    hidden = {"torch", "executorch", "crykit_executorch"}
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name in hidden else find_spec(name)
     )
@@ -133,7 +134,11 @@ def test_what_is_not_installed_names_its_extra(
         open_runtime(bundle, "torch")
     reasons = {(r, p): why for r, p, why in available_runtimes(bundle)}
     assert reasons["onnx", "fp32"] is None
-    assert "pip install 'crykit[export]'" in (reasons["executorch", "int8"] or "")
+    # The small way first.
+    assert reasons["executorch", "int8"] == (
+        "needs crykit_executorch: pip install ./native from a checkout; "
+        "or torch and executorch: pip install 'crykit[export]'"
+    )
     skipped = {c.runtime: c.detail for c in verify_bundle(bundle) if c.ok is None}
     assert "crykit[train]" in (skipped["torch"] or "")
 

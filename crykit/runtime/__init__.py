@@ -57,27 +57,51 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _Engine:
     module: str
     needs: tuple[str, ...]
-    extra: str | None
+    install: str
 
 
-_KINDS = {
-    "onnx": _Kind("crykit.runtime.onnx", ("onnxruntime",), None),
-    "executorch": _Kind("crykit.runtime.executorch", ("executorch", "torch"), "export"),
-    "torch": _Kind("crykit.runtime.torch", ("torch",), "train"),
+# What can run a kind of model, best first.
+_ENGINES = {
+    "onnx": (_Engine("crykit.runtime.onnx", ("onnxruntime",), "pip install crykit"),),
+    "executorch": (
+        _Engine(
+            "crykit.runtime.executorch_native",
+            ("crykit_executorch",),
+            "pip install ./native from a checkout",
+        ),
+        _Engine(
+            "crykit.runtime.executorch",
+            ("torch", "executorch"),
+            "pip install 'crykit[export]'",
+        ),
+    ),
+    "torch": (_Engine("crykit.runtime.torch", ("torch",), "pip install 'crykit[train]'"),),
 }
-RUNTIMES = tuple(_KINDS)
+RUNTIMES = tuple(_ENGINES)
 
 
-def _missing(kind: _Kind) -> str | None:
+def _engine(runtime: str) -> _Engine | None:
+    """The best of those that are installed here."""
+    for engine in _ENGINES.get(runtime, ()):
+        if all(_is_installed(name) for name in engine.needs):
+            return engine
+    return None
+
+
+def _missing(runtime: str) -> str | None:
     """Why a kind of runtime cannot be opened here, or None."""
-    absent = [name for name in kind.needs if not _is_installed(name)]
-    if not absent:
+    if runtime not in _ENGINES:
+        return "unknown to this version"
+    if _engine(runtime):
         return None
-    what = "crykit" if kind.extra is None else f"crykit[{kind.extra}]"
-    return f"needs {' and '.join(absent)}: pip install '{what}'"
+    ways: list[str] = []
+    for engine in _ENGINES[runtime]:
+        absent = [name for name in engine.needs if not _is_installed(name)]
+        ways.append(f"{' and '.join(absent)}: {engine.install}")
+    return f"needs {'; or '.join(ways)}"
 
 
 def _is_installed(module: str) -> bool:
@@ -95,11 +119,7 @@ def runtime_choices(bundle: Bundle) -> list[tuple[str, str]]:
 
 def available_runtimes(bundle: Bundle) -> list[tuple[str, str, str | None]]:
     """(runtime, precision, why it cannot be opened here or None) for all the bundle offers."""
-    rows: list[tuple[str, str, str | None]] = []
-    for runtime, precision in runtime_choices(bundle):
-        kind = _KINDS.get(runtime)
-        rows.append((runtime, precision, _missing(kind) if kind else "unknown to this version"))
-    return rows
+    return [(r, p, _missing(r)) for r, p in runtime_choices(bundle)]
 
 
 def open_runtime(
@@ -124,15 +144,14 @@ def open_runtime(
         InputError: the runtime cannot read the file.
     """
     choices = runtime_choices(bundle)
-    if runtime not in _KINDS or (runtime, precision) not in choices:
+    if runtime not in _ENGINES or (runtime, precision) not in choices:
         offered = ", ".join(f"{r} {p}" for r, p in choices)
         raise UsageError(
             f"{bundle.manifest.name} has no {runtime} {precision} model; it has {offered}"
         )
-    kind = _KINDS[runtime]
-    missing = _missing(kind)
-    if missing:
-        raise MissingPart(f"the {runtime} runtime {missing}")
-    module = importlib.import_module(kind.module)
+    engine = _engine(runtime)
+    if engine is None:
+        raise MissingPart(f"the {runtime} runtime {_missing(runtime)}")
+    module = importlib.import_module(engine.module)
     opened: Runtime = module.open_model(bundle, precision, threads, step_samples)
     return opened

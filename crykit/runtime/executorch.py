@@ -1,4 +1,7 @@
-"""The bundle's ExecuTorch programs under its Python runtime, which itself needs torch."""
+"""The bundle's ExecuTorch programs under its own Python runtime, which itself needs torch.
+
+Where `crykit_executorch` is installed, `crykit.runtime.executorch_native` is taken instead.
+"""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false

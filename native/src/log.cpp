@@ -1,0 +1,60 @@
+#include "log.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include <executorch/runtime/platform/platform.h>
+
+namespace crykit {
+namespace {
+
+constexpr size_t kMaxReason = 300;
+
+thread_local LogCapture* current = nullptr;
+std::atomic<int> capturing{0};
+pal_emit_log_message_method previous = nullptr;
+
+void emit(
+    et_timestamp_t timestamp,
+    et_pal_log_level_t level,
+    const char* filename,
+    const char* function,
+    size_t line,
+    const char* message,
+    size_t length) {
+  if (level == et_pal_log_level_t::kFatal) {
+    // The process is about to end: these are the last words that anybody can read.
+    if (previous) previous(timestamp, level, filename, function, line, message, length);
+  } else if (current) {
+    current->add(static_cast<char>(level), message, length);
+  } else if (previous && capturing == 0) {
+    // A line without a capture while others run comes from one of their pool's threads.
+    previous(timestamp, level, filename, function, line, message, length);
+  }
+}
+
+}  // namespace
+
+void install_log() {
+  previous = executorch::runtime::get_pal_impl()->emit_log_message;
+  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(emit, __FILE__));
+}
+
+LogCapture::LogCapture() : outer_(current) {
+  current = this;
+  ++capturing;
+}
+
+LogCapture::~LogCapture() {
+  current = outer_;
+  --capturing;
+}
+
+void LogCapture::add(char level, const char* message, size_t length) {
+  if (level != et_pal_log_level_t::kError || !reason_.empty()) return;
+  reason_.assign(message, std::min(length, kMaxReason));
+  std::replace_if(
+      reason_.begin(), reason_.end(), [](unsigned char c) { return c < 32 || c > 126; }, ' ');
+}
+
+}  // namespace crykit

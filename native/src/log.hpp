@@ -1,0 +1,28 @@
+// ExecuTorch's log lines, kept off stderr and turned into the reason of an exception.
+#pragma once
+
+#include <string>
+
+namespace crykit {
+
+// Sends ExecuTorch's log through this module; lines that belong to others go where they went before.
+void install_log();
+
+// While one lives, errors that ExecuTorch logs on this thread are kept here and not printed.
+class LogCapture {
+ public:
+  LogCapture();
+  ~LogCapture();
+  LogCapture(const LogCapture&) = delete;
+  LogCapture& operator=(const LogCapture&) = delete;
+
+  // The first error, which is the innermost: those that follow only pass it on.
+  const std::string& reason() const { return reason_; }
+  void add(char level, const char* message, size_t length);
+
+ private:
+  LogCapture* outer_;
+  std::string reason_;
+};
+
+}  // namespace crykit
