@@ -94,3 +94,20 @@ def run_cli() -> Cli:
 
 def _words(command: Path, arguments: Sequence[str | Path]) -> list[str]:
     return [str(command), *(str(argument) for argument in arguments)]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of random weights for ONNX, fp32 and int8, made in seconds."""
+    for module in ("torch", "onnxscript"):
+        pytest.importorskip(module)
+    from tiny_model import write_run, write_sounds
+
+    from crykit_export.assemble import ExportPlan, export_bundle
+    from crykit_export.source import load_model
+
+    folder = tmp_path_factory.mktemp("tiny-bundle")
+    write_sounds(folder / "sounds")
+    run = write_run(folder / "run")
+    plan = ExportPlan(folder / "tiny.cry", runtimes=("onnx",), calibration=folder / "sounds")
+    return export_bundle(load_model(run), plan)

@@ -52,7 +52,10 @@ class ClipTruth:
             "ci95": [low, high],
             "groups": groups,
             "clips": len(self.labels),
+            "cries": sum(self.labels),
+            "cry_groups": len({g for g, cry in zip(self.groups, self.labels, strict=True) if cry}),
             "split": SPLIT,
+            "manifest": self.manifest.name,
         }
 
 
@@ -95,4 +98,6 @@ class StreamTruth:
             "false_alarms_per_hour_upper95": poisson_upper_bound(all_told.false_alarms, hours),
             "delay_median_s": all_told.delay_median_s,
             "hours": hours,
+            "streams": len(self.audio),
+            "folder": self.audio[0].parent.name,
         }

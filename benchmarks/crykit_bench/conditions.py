@@ -10,26 +10,67 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("crykit", "numpy", "onnxruntime", "torch", "executorch", "onnx")
+from crykit.choice import cpu_name
+
+PACKAGES = (
+    "crykit",
+    "numpy",
+    "onnxruntime",
+    "crykit-executorch",
+    "torch",
+    "executorch",
+    "torchao",
+    "onnx",
+    "ai-edge-litert",
+)
+FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
+"""What decides which kernels a runtime takes, above all for int8; the latter are Arm's."""
 BUSY = 0.5
 """Load on a core above which wall times are not to be trusted."""
 
 
-def conditions(model_id: str, core: int) -> dict[str, Any]:
-    """CPU, system, versions, load and model."""
+def conditions(core: int) -> dict[str, Any]:
+    """CPU, system, versions and load at the start."""
     return {
         "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": model_id,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
+        "cpu_flags": cpu_flags(),
         "cores": os.cpu_count(),
         "pinned_to_core": core if hasattr(os, "sched_setaffinity") else None,
-        "threads": 1,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": sys.version.split()[0],
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "load_1min_at_start": _load(),
+        "governor": _read(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"),
+        "start": machine_state(core),
     }
+
+
+def machine_state(core: int) -> dict[str, float | None]:
+    """What may change while the bench runs: load, clock and temperature, where they can be read."""
+    return {
+        "load_1min": _load(),
+        "frequency_mhz": _frequency_mhz(core),
+        "temperature_c": _temperature_c(),
+    }
+
+
+def cpu_flags() -> list[str]:
+    """Those of `FLAGS` that this CPU has; neon is `asimd`."""
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.lower().startswith(("flags", "features")):
+            there = set(line.split(":", 1)[1].split())
+            return [flag for flag in FLAGS if flag in there]
+    return []
 
 
 def busy() -> bool:
@@ -40,6 +81,23 @@ def busy() -> bool:
 
 def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _frequency_mhz(core: int) -> float | None:
+    scaled = _read(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
+    if scaled and scaled.isdigit():
+        return int(scaled) / 1000.0
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.lower().startswith("cpu mhz"):
+            return round(float(line.split(":", 1)[1]), 1)
+    return None
+
+
+def _temperature_c() -> float | None:
+    """The hottest zone that reads like a temperature."""
+    zones = [_read(str(p)) for p in sorted(Path("/sys/class/thermal").glob("*/temp"))]
+    read = [int(z) / 1000.0 for z in zones if z and z.lstrip("-").isdigit()]
+    return max((t for t in read if 0.0 < t < 150.0), default=None)
 
 
 def _version(package: str) -> str | None:
@@ -54,10 +112,3 @@ def _read(path: str) -> str | None:
         return Path(path).read_text().strip()
     except OSError:
         return None
-
-
-def _cpu_name() -> str:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.lower().startswith(("model name", "hardware")):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

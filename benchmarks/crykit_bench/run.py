@@ -6,33 +6,29 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from crykit.bundle import WEIGHTS_NAME, Bundle
+from crykit.bundle import Bundle
 from crykit.errors import FaultFound
-from crykit.runtime import available_runtimes
-from crykit.verification import TORCH_MAX_ABS
-from crykit_bench.accuracy import SPLIT, ClipTruth, StreamTruth
-from crykit_bench.conditions import conditions
-from crykit_bench.process import RowProcess
+from crykit.verification import TORCH_MAX_ABS, read_golden
+from crykit_bench import yamnet
+from crykit_bench.accuracy import ClipTruth, StreamTruth
+from crykit_bench.conditions import conditions, machine_state
+from crykit_bench.floor import measure_peak, reach_of_floor
+from crykit_bench.hearing import Hearing
+from crykit_bench.models import CNN14, YAMNET
+from crykit_bench.process import RowProcess, cold_starts
+from crykit_bench.progress import Progress, Silent
 from crykit_bench.protocol import Report, Row, Subject, Timing
+from crykit_bench.rows import Entry
+from crykit_bench.sizes import count_macs, count_parameters
+from crykit_bench.timing import Rounds
 
-CNN14_ID = "cnn14-fp32"
-CNN14_NOTE = "random weights: cost only, no accuracy"
-ROW_IDS = (
-    "torch-fp32",
-    "onnx-fp32",
-    "onnx-int8",
-    "executorch-fp32",
-    "executorch-int8",
-    CNN14_ID,
-)
-AUDIO_S_A_ROUND = 6.4
-"""40 steps of 160 ms: long against the clock's grain, short against a change of load."""
-ROUNDS, QUICK_ROUNDS = 15, 4
+DEFAULT_BUDGET_S, QUICK_BUDGET_S = 60.0, 5.0
+NETWORK_STEPS = 200
 
 
 @dataclass
@@ -40,71 +36,97 @@ class Bench:
     """One run.
 
     Args:
-        bundle: opened and verified.
-        row_ids: some of `ROW_IDS`.
-        scratch: folder for CNN14's file.
+        entries: as `rows.plan_rows` gives them.
+        scratch: folder for what rows need and leave: CNN14's file, golden clips, frames.
         clips, streams: what accuracy is measured on, or None.
-        say: told each stage, one line.
+        core: first CPU that each row is pinned to.
+        budget_s: of the timing, in which every median should come to rest.
+        quick: a few rounds of timing, one cold start.
+        command: of the user, for the report.
+        progress: told each stage.
     """
 
-    bundle: Bundle
-    row_ids: Sequence[str]
+    entries: Sequence[Entry]
     scratch: Path
     clips: ClipTruth | None = None
     streams: StreamTruth | None = None
-    quick: bool = False
     core: int = 0
-    say: Callable[[str], None] = field(default=lambda line: None)
+    threads: int = 1
+    budget_s: float = DEFAULT_BUDGET_S
+    quick: bool = False
+    seed: int = 0
+    command: str = ""
+    progress: Progress = field(default_factory=Silent)
+    _processes: dict[str, RowProcess] = field(default_factory=dict)
 
     def run(self) -> Report:
         """Open every row, check it, time the rows by turns, then measure accuracy."""
-        where = conditions(self.bundle.model_id, self.core)
-        rows = [self._row(row_id) for row_id in self.row_ids]
-        processes: dict[str, RowProcess] = {}
+        where = conditions(self.core) | {"threads": self.threads, "seed": self.seed}
+        where["command"] = self.command
+        self._save_golden()
+        finished = False
         try:
-            for row in rows:
-                self._open(row, processes)
-            self._time(rows, processes)
-            for row in rows:
-                if row.status == "ok":
-                    self._guarded(row, processes, self._measure_accuracy)
+            self._each("opening", self._open)
+            self._each("cold start", self._cold_start)
+            peak = self._floor_peak()
+            where["timing"] = self._time()
+            where["peak_macs_per_s"] = peak = max(peak or 0.0, self._floor_peak() or 0.0) or None
+            self._each("memory and network alone", self._memory_and_network)
+            where["end"] = machine_state(self.core)
+            self._hear()
+            finished = True
         finally:
-            for process in processes.values():
-                process.close()
-        _compare_with_cnn14(rows)
-        return Report(model=self.bundle.model_id, conditions=where, rows=rows)
+            for process in self._processes.values():
+                process.close(patience_s=10.0 if finished else 0.1)
+        self._count()
+        for entry in self.entries:
+            if peak and entry.row.status == "ok":
+                entry.row.floor = reach_of_floor(entry.row, peak)
+        return self._report(where)
 
-    def _row(self, row_id: str) -> Row:
-        runtime, precision = row_id.rsplit("-", 1)
-        row = Row(id=row_id, runtime=runtime, precision=precision)
-        if row_id == CNN14_ID:
-            row.note = CNN14_NOTE
-            if find_spec("torch") is None:
-                row.status, row.note = "skipped", "needs torch: pip install 'crykit[bench]'"
-            return row
-        offered = {(r, p): missing for r, p, missing in available_runtimes(self.bundle)}
-        missing = offered.get((runtime, precision), "not in the bundle")
-        if missing:
-            row.status, row.note = "skipped", missing
-        return row
+    # --- opening ---------------------------------------------------------------------------------
 
-    def _open(self, row: Row, processes: dict[str, RowProcess]) -> None:
+    def _save_golden(self) -> None:
+        for bundle in self._bundles():
+            samples, expected = read_golden(bundle)
+            path = self._golden_path(bundle)
+            np.savez(path, samples=samples, cry_probability=expected["cry_probability"])
+
+    def _bundles(self) -> list[Bundle]:
+        bundles = {e.bundle.manifest.name: e.bundle for e in self.entries if e.bundle}
+        return list(bundles.values())
+
+    def _golden_path(self, bundle: Bundle) -> Path:
+        return self.scratch / f"golden-{bundle.manifest_sha256[:12]}.npz"
+
+    def _subject(self, entry: Entry) -> Subject:
+        bundle, row = entry.bundle, entry.row
+        assert entry.path is not None
+        return Subject(
+            id=row.id,
+            runtime=row.runtime,
+            precision=row.precision,
+            path=str(entry.path),
+            core=self.core,
+            threads=self.threads,
+            step_samples=entry.artefact.step_samples if entry.artefact else None,
+            golden=str(self._golden_path(bundle)) if bundle else "",
+        )
+
+    def _open(self, entry: Entry) -> None:
         """Start a row's process and hold it to the golden clip before anything is timed."""
-        if row.status != "ok":
-            return
-        self.say(f"{row.id}: opening")
-        try:
-            path = self._cnn14() if row.id == CNN14_ID else self.bundle.folder
-            subject = Subject(row.id, row.runtime, row.precision, str(path), self.core)
-            processes[row.id] = RowProcess(subject)
-        except FaultFound as error:
-            row.status, row.note = "failed", str(error)
-            return
-        row.file_bytes = path.stat().st_size if row.id == CNN14_ID else self._file_bytes(row)
-        if row.id != CNN14_ID:
-            self._guarded(row, processes, self._check)
+        row = entry.row
+        row.threads = self.threads
+        if row.runtime == CNN14:
+            entry.path, row.parameters = self._write_cnn14()
+        if entry.path and not entry.bundle:
+            row.file_bytes = entry.path.stat().st_size if entry.path.is_file() else None
+        process = self._processes[row.id] = RowProcess(self._subject(entry))
+        row.engine, row.step_ms = process.opened.engine, 1000.0 * process.opened.step_s
+        if entry.bundle:
+            self._check(entry, entry.bundle, process)
 
-    def _cnn14(self) -> Path:
+    def _write_cnn14(self) -> tuple[Path, int]:
         path = self.scratch / "cnn14.onnx"
         done = subprocess.run(
             [sys.executable, "-m", "crykit_bench.cnn14", str(path)], capture_output=True, text=True
@@ -112,89 +134,115 @@ class Bench:
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
             raise FaultFound(f"CNN14 could not be built: {lines[-1]}")
-        return path
+        return path, int(done.stdout.split()[-1])
 
-    def _file_bytes(self, row: Row) -> int:
-        artefact = self.bundle.manifest.artefact(row.runtime, row.precision)
-        names = [artefact.frontend, artefact.network] if artefact else [WEIGHTS_NAME]
-        return sum(self.bundle.path(name).stat().st_size for name in names)
-
-    def _check(self, row: Row, process: RowProcess) -> None:
-        artefact = self.bundle.manifest.artefact(row.runtime, row.precision)
+    def _check(self, entry: Entry, bundle: Bundle, process: RowProcess) -> None:
+        row, artefact = entry.row, entry.artefact
         limit = artefact.tolerance.cry_probability_max_abs if artefact else TORCH_MAX_ABS
-        golden = process.ask("golden")
+        golden = process.ask("golden", threshold=bundle.manifest.gate.on_threshold)
         row.golden = {**golden, "tolerance": limit}
+        row.agreement = {"with": "torch", "on": "golden", **golden}
         if not golden["max_abs"] <= limit:
             row.status = "disagrees"
             row.note = f"{golden['max_abs']:.2g} from torch on the golden clip; {limit:g} allowed"
 
-    def _time(self, rows: list[Row], processes: dict[str, RowProcess]) -> None:
-        """A B C, A B C ...: a change of the machine's mood falls on every row alike."""
-        timed = [row for row in rows if row.status == "ok"]
-        blocks: dict[str, list[Timing]] = {row.id: [] for row in timed}
-        steps: dict[str, int] = {}
+    def _cold_start(self, entry: Entry) -> None:
+        first = self._processes[entry.row.id].opened
+        most = 1 if self.quick else 5
+        entry.row.cold_start_ms, entry.row.open_ms = cold_starts(self._subject(entry), first, most)
 
-        def warm_up(row: Row, process: RowProcess) -> None:
-            first = process.time(2)
-            steps[row.id] = max(1, round(AUDIO_S_A_ROUND / first.step_s))
-            process.time(steps[row.id] // 2)
+    # --- timing ----------------------------------------------------------------------------------
 
-        def one_block(row: Row, process: RowProcess) -> None:
-            blocks[row.id].append(process.time(steps[row.id]))
+    def _floor_peak(self) -> float | None:
+        self.progress.say("the machine's peak")
+        return measure_peak(self.core)
 
-        for row in timed:
-            self._guarded(row, processes, warm_up)
-        n_rounds = QUICK_ROUNDS if self.quick else ROUNDS
-        for number in range(n_rounds):
-            self.say(f"timing: round {number + 1} of {n_rounds}")
-            for row in timed:
-                if row.status == "ok":
-                    self._guarded(row, processes, one_block)
-        for row in timed:
-            if row.status == "ok":
-                summarise(row, blocks[row.id])
-                row.peak_memory_bytes = processes[row.id].ask("memory")
+    def _time(self) -> dict[str, Any]:
+        by_id = {entry.row.id: entry for entry in self.entries}
 
-    def _measure_accuracy(self, row: Row, process: RowProcess) -> None:
-        if row.id == CNN14_ID:
-            return
-        if self.clips:
-            self.say(f"{row.id}: {len(self.clips.labels)} clips")
-            scores = process.ask("clips", manifest=str(self.clips.manifest), split=SPLIT)
-            row.clips = self.clips.score(scores)
-        if self.streams:
-            self.say(f"{row.id}: {len(self.streams.audio)} streams")
-            found = process.ask("streams", paths=[str(path) for path in self.streams.audio])
-            row.streams = self.streams.score(found)
+        def time_block(row: Row, steps: int) -> Timing | None:
+            if row.status != "ok":
+                return None
+            return self._guarded(by_id[row.id], lambda e: self._processes[e.row.id].time(steps))
 
-    def _guarded(
-        self,
-        row: Row,
-        processes: dict[str, RowProcess],
-        action: Callable[[Row, RowProcess], None],
-    ) -> None:
+        rows = [entry.row for entry in self.entries if entry.row.status == "ok"]
+        budget_s = QUICK_BUDGET_S if self.quick else self.budget_s
+        return Rounds(budget_s, self.quick, self.seed).run(rows, time_block, self.progress.say)
+
+    def _memory_and_network(self, entry: Entry) -> None:
+        row, process = entry.row, self._processes[entry.row.id]
+        memory = process.ask("memory")
+        row.peak_memory_bytes, row.steady_memory_bytes = memory["peak"], memory.get("steady")
+        if entry.bundle:
+            wall_ms = process.ask("network", steps=NETWORK_STEPS)
+            row.network_ms_median = float(np.median(wall_ms)) if wall_ms else None
+
+    # --- the rest --------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        heard = Hearing(self.scratch, self.clips, self.streams, self._processes, self.progress)
+        heard.measure(self._fine(), self._guarded)
+
+    def _fine(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.row.status == "ok"]
+
+    def _each(self, what: str, action: Callable[[Entry], None]) -> None:
+        fine = self._fine()
+        for number, entry in enumerate(fine):
+            self.progress.say(f"{what}: {entry.row.id}", number / len(fine))
+            self._guarded(entry, action)
+
+    def _guarded(self, entry: Entry, action: Callable[[Entry], Any]) -> Any:
         """Do it; a row whose process broke is marked and the others go on."""
         try:
-            action(row, processes[row.id])
+            return action(entry)
         except FaultFound as error:
-            row.status, row.note = "failed", str(error)
+            entry.row.status, entry.row.note = "failed", str(error)
+            return None
+
+    def _count(self) -> None:
+        """Parameters and multiplications, of each model once."""
+        for bundle in self._bundles():
+            own = [e for e in self.entries if e.bundle is bundle]
+            parameters, macs = count_parameters(bundle), network_macs(bundle)
+            for entry in own:
+                entry.row.parameters = parameters
+                entry.row.network_macs_per_audio_s, frontend = macs
+                # ExecuTorch's front end is another graph, whose transform is an FFT.
+                if entry.row.runtime != "executorch":
+                    entry.row.frontend_macs_per_audio_s = frontend
+        for entry in self._fine():
+            if entry.path and entry.row.runtime == YAMNET:
+                entry.row.parameters, macs = yamnet.size_of(entry.path)
+                entry.row.network_macs_per_audio_s = 1000.0 * macs / (entry.row.step_ms or 1000.0)
+            if entry.path and entry.row.runtime == CNN14:
+                entry.row.network_macs_per_audio_s = count_macs(entry.path)
+            if entry.bundle is None:
+                entry.row.frontend_macs_per_audio_s = 0.0  # it is part of the graph
+
+    def _report(self, where: dict[str, Any]) -> Report:
+        rows = [entry.row for entry in self.entries]
+        yardstick = next((r.cpu_ms_per_audio_s for r in rows if r.runtime == CNN14), None)
+        for row in rows:
+            if yardstick and row.cpu_ms_per_audio_s and row.runtime != CNN14:
+                row.times_cheaper_than_cnn14 = yardstick / row.cpu_ms_per_audio_s
+        models = {b.manifest.name: b.model_id for b in self._bundles()}
+        first = next(iter(models.values()), "")
+        return Report(model=first, models=models, conditions=where, rows=rows)
 
 
-def summarise(row: Row, blocks: Sequence[Timing]) -> None:
-    """Median and p95 over all steps; CPU a second of audio as the median over blocks."""
-    wall_ms = np.concatenate([block.wall_ms for block in blocks])
-    step_s = blocks[0].step_s
-    row.step_ms = 1000.0 * step_s
-    row.steps_timed = len(wall_ms)
-    row.latency_ms_median = float(np.median(wall_ms))
-    row.latency_ms_p95 = float(np.quantile(wall_ms, 0.95))
-    cpu = [block.cpu_ms / (len(block.wall_ms) * step_s) for block in blocks]
-    row.cpu_ms_per_audio_s = float(np.median(cpu))
-    row.real_time_factor = row.latency_ms_median / row.step_ms
-
-
-def _compare_with_cnn14(rows: Sequence[Row]) -> None:
-    yardstick = next((row.cpu_ms_per_audio_s for row in rows if row.id == CNN14_ID), None)
-    for row in rows:
-        if yardstick and row.cpu_ms_per_audio_s and row.id != CNN14_ID:
-            row.times_cheaper_than_cnn14 = yardstick / row.cpu_ms_per_audio_s
+def network_macs(bundle: Bundle) -> tuple[float | None, float | None]:
+    """Of network and front end, a second of audio; None where the bundle has no ONNX form."""
+    manifest = bundle.manifest
+    artefact = manifest.artefact("onnx", "fp32")
+    if artefact is None:
+        return None, None
+    step_s = manifest.step_samples / manifest.sample_rate_hz
+    network, frontend = (
+        count_macs(bundle.path(name), spec)
+        for name, spec in (
+            (artefact.network, manifest.graphs.network),
+            (artefact.frontend, manifest.graphs.frontend),
+        )
+    )
+    return network and network / step_s, frontend and frontend / step_s
