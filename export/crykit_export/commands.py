@@ -39,9 +39,9 @@ def _steps_samples(value: str) -> tuple[int, ...]:
 @click.option(
     "--precision",
     "precisions",
-    default="fp32,int8",
-    show_default=True,
-    help="Precisions, separated by commas.",
+    metavar="P,...",
+    help="Precisions, separated by commas [default: fp32,int8]; "
+    "for kits one [default: int8, or fp32 where there is none].",
 )
 @click.option(
     "--steps",
@@ -78,12 +78,24 @@ def _steps_samples(value: str) -> tuple[int, ...]:
     metavar="JSON",
     help="Further fields of model.json (evidence, metrics, clip ...) to put over it.",
 )
-@click.option("--force", is_flag=True, help="Replace the bundle if it is there already.")
+@click.option(
+    "--kit",
+    "kits",
+    metavar="KIT,...",
+    help="Make phone kits of a bundle instead: web, android, ios, separated by commas.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the kits go: DIR/web, DIR/android, DIR/ios.",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle or the kits already there.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of calibration clips.")
 def command(
     model: Path,
     runtimes: str,
-    precisions: str,
+    precisions: str | None,
     steps: str,
     calibration: Path | None,
     output: Path | None,
@@ -91,6 +103,8 @@ def command(
     version_: str | None,
     gate: Path | None,
     record: Path | None,
+    kits: str | None,
+    out: Path | None,
     force: bool,
     seed: int,
 ) -> None:
@@ -98,7 +112,11 @@ def command(
 
     Every artefact is replayed in its own runtime and must agree with torch; if one does not,
     nothing is written and the exit code is 1.
+
+    With --kit a bundle becomes projects for phones, each with golden sound and what it must give.
     """
+    if kits is not None or out is not None:
+        return _write_kits(model, kits, precisions, out, force)
     _need_extra()
     import torch
 
@@ -109,14 +127,13 @@ def command(
     # A step is too small to share out: a second thread only waits for the first.
     torch.set_num_threads(1)
     chosen_runtimes = _choices(runtimes, RUNTIMES, "--to")
-    chosen_precisions = _choices(precisions, PRECISIONS, "--precision")
+    chosen_precisions = _choices(precisions or "fp32,int8", PRECISIONS, "--precision")
     steps_samples = _steps_samples(steps)
     if calibration is not None and not calibration.exists():
         raise InputError(f"{calibration}: no such manifest or folder to calibrate on")
     trained = override(load_model(model), record, gate, {"name": name, "version": version_})
-    out = output or Path(f"{trained.record.name}.cry")
     plan = ExportPlan(
-        out=out,
+        out=output or Path(f"{trained.record.name}.cry"),
         runtimes=chosen_runtimes,
         precisions=chosen_precisions,
         steps_samples=steps_samples,
@@ -126,6 +143,26 @@ def command(
         say=lambda line: click.echo(line, err=True),
     )
     click.echo(export_bundle(trained, plan))
+
+
+def _write_kits(
+    model: Path, kits: str | None, precision: str | None, out: Path | None, force: bool
+) -> None:
+    """`--kit`: needs no more than what runs the model."""
+    from crykit.bundle import resolve_model
+    from crykit.errors import UsageError
+    from crykit_export.kits import KITS, open_bundle, write_kits
+
+    if kits is None or out is None:
+        raise UsageError("kits need both --kit KIT,... and --out DIR")
+    names = _choices(kits, tuple(KITS), "--kit")
+    bundle = open_bundle(resolve_model(model))
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    for folder in write_kits(bundle, names, out, precision, force, say):
+        click.echo(folder)
 
 
 def _need_extra() -> None:
