@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -79,6 +81,39 @@ def stored_choice(bundle: Bundle) -> tuple[Choice | None, str | None]:
     if why is not None:
         return None, f"{choice.runtime} {choice.precision} {why}"
     return choice, None
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is run. `step_samples` is None for the manifest's own step."""
+
+    runtime: str = "onnx"
+    precision: str = "fp32"
+    step_samples: int | None = None
+    threads: int = 1
+
+
+def way_to_run(
+    bundle: Bundle,
+    runtime: str | None = None,
+    precision: str | None = None,
+    step_samples: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Way:
+    """What was asked for, else what was chosen for this device, else ONNX Runtime in fp32.
+
+    Args:
+        runtime, precision, step_samples: None where nobody asked. One that is given sets the stored
+            choice aside as a whole: its parts were measured together.
+        say: told, in one line, why a stored choice does not count.
+    """
+    if runtime is None and precision is None and step_samples is None:
+        choice, why_not = stored_choice(bundle)
+        if choice is not None:
+            return Way(choice.runtime, choice.precision, choice.step_samples, choice.threads)
+        if why_not is not None:
+            say(f"the stored choice is ignored: {why_not}; renew it: crykit bench --choose")
+    return Way(runtime or Way.runtime, precision or Way.precision, step_samples)
 
 
 def _read(path: Path) -> list[Choice] | None:

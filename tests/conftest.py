@@ -22,6 +22,12 @@ Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
 RATE_HZ = 16_000
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test runs what `crykit bench --choose` chose for this user."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real recordings: CRYKIT_DATA, or the one beside the checkout."""

@@ -38,16 +38,12 @@ def model_options(function: F) -> F:
             click.option(
                 "--runtime",
                 type=click.Choice(["onnx", "executorch", "torch"]),
-                default="onnx",
-                show_default=True,
-                help="What runs the model.",
+                help="What runs the model. Default: what `crykit bench --choose` chose, else onnx.",
             ),
             click.option(
                 "--precision",
                 type=click.Choice(["fp32", "fp16", "int8"]),
-                default="fp32",
-                show_default=True,
-                help="Which of its versions.",
+                help="Which of its versions. Default: the chosen one, else fp32.",
             ),
         ],
     )
@@ -96,12 +92,17 @@ def pcm_options(function: F) -> F:
 
 
 def open_model(
-    model: str | None, runtime: str, precision: str, step_ms: int | None = None
+    model: str | None, runtime: str | None, precision: str | None, step_ms: int | None = None
 ) -> tuple[Bundle, Runtime]:
-    """The verified bundle and the runtime that the options of `model_options` name."""
+    """The verified bundle and the runtime that the options of `model_options` name.
+
+    Where they name none, it is the one that was chosen for this device.
+    """
     from crykit.bundle import open_model_bundle
+    from crykit.choice import way_to_run
     from crykit.runtime import open_runtime
 
     bundle = open_model_bundle(model)
     step = None if step_ms is None else step_ms * bundle.manifest.sample_rate_hz // 1000
-    return bundle, open_runtime(bundle, runtime, precision, step_samples=step)
+    way = way_to_run(bundle, runtime, precision, step, lambda line: click.echo(line, err=True))
+    return bundle, open_runtime(bundle, way.runtime, way.precision, way.threads, way.step_samples)

@@ -38,9 +38,12 @@ class Finding:
     fix: str | None = None
 
 
-def check_model(model: str | None, runtime: str, precision: str) -> list[Finding]:
-    """Digests, golden clip, and the time that a step takes."""
+def check_model(
+    model: str | None, runtime: str | None = None, precision: str | None = None
+) -> list[Finding]:
+    """Digests, golden clip, and the time that a step takes, on what `crykit listen` would run."""
     from crykit.bundle import open_model_bundle
+    from crykit.choice import way_to_run
 
     try:
         bundle = open_model_bundle(model)
@@ -52,7 +55,8 @@ def check_model(model: str | None, runtime: str, precision: str) -> list[Finding
         ]
     files = len(bundle.manifest.files)
     found = Finding("model", True, f"{bundle.model_id}, {files} files as the manifest says")
-    return [found, *_golden_and_speed(bundle, runtime, precision)]
+    way = way_to_run(bundle, runtime, precision)
+    return [found, *_golden_and_speed(bundle, way.runtime, way.precision)]
 
 
 def _golden_and_speed(bundle: Bundle, runtime: str, precision: str) -> list[Finding]:

@@ -96,8 +96,8 @@ def command(
     save_dir: Path | None,
     headless: bool,
     model: str | None,
-    runtime: str,
-    precision: str,
+    runtime: str | None,
+    precision: str | None,
 ) -> None:
     """Listen to a made-up night, with no microphone and no download.
 

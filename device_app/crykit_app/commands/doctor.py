@@ -40,8 +40,8 @@ def command(
     data_dir: str | None,
     format_: str | None,
     model: str | None,
-    runtime: str,
-    precision: str,
+    runtime: str | None,
+    precision: str | None,
 ) -> None:
     """Check microphone, rate, level, model, speed and event log; each fault comes with its fix.
 
