@@ -24,7 +24,8 @@ def command(ctx: click.Context, bundle: str | None, format_: str | None) -> None
     """Check a model bundle: its digests, then its golden clip on every installed runtime.
 
     Without BUNDLE the shipped model is checked. Exits 1 where something does not agree; a runtime
-    that is not installed is skipped, and named.
+    that is not installed is skipped, and named. Each runs in a process of its own: one that crashes
+    or hangs is a line of the report.
     """
     from crykit.bundle import Bundle, BundleDigestError, resolve_model
     from crykit.errors import FaultFound
@@ -60,7 +61,8 @@ def _as_table(report: list[Check]) -> str:
     rows: list[tuple[str, ...]] = [("check", "runtime", "result", "max abs", "tolerance", "")]
     for check in report:
         result = "skipped" if check.ok is None else "ok" if check.ok else "FAILED"
-        what = " ".join(part for part in (check.runtime, check.precision) if part)
+        step = f"{check.step_samples} samples" if check.step_samples else None
+        what = " ".join(part for part in (check.runtime, check.precision, step) if part)
         figures = [_figure(check.max_abs), _figure(check.tolerance)]
         detail = (check.detail or "").removeprefix("skipped: ")
         rows.append((check.check, what, result, *figures, detail))

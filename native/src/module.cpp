@@ -50,11 +50,13 @@ const Dtype& dtype_of(ScalarType type) {
   throw ProgramError("a tensor has a type that numpy does not know");
 }
 
-std::string name_of(nb::dlpack::dtype wanted) {
-  for (const Dtype& dtype : kDtypes) {
-    if (dtype.dlpack == wanted) return dtype.name;
-  }
-  return "another type";
+// What came, as in "float64", "ndarray of >f4" or "list".
+std::string name_of(nb::handle object, bool with_type) {
+  const bool typed = nb::hasattr(object, "dtype");
+  const std::string dtype = typed ? nb::str(object.attr("dtype")).c_str() : "";
+  if (typed && !with_type) return dtype;
+  const auto type = nb::cast<std::string>(object.type().attr("__name__"));
+  return typed ? type + " of " + dtype : type;
 }
 
 template <typename Sizes>
@@ -91,12 +93,11 @@ Array checked(nb::handle object, const TensorSpec& spec, size_t index) {
   const Dtype& dtype = dtype_of(spec.dtype);
   Array array;
   if (!nb::try_cast(object, array)) {
-    const auto type = nb::cast<std::string>(object.type().attr("__name__"));
-    throw nb::type_error(
-        (what + "a numpy array of " + dtype.name + " on the CPU, got " + type).c_str());
+    const std::string wanted = std::string("a numpy array of ") + dtype.name + " on the CPU";
+    throw nb::type_error((what + wanted + ", got " + name_of(object, true)).c_str());
   }
   if (array.dtype() != dtype.dlpack) {
-    throw nb::type_error((what + dtype.name + ", got " + name_of(array.dtype())).c_str());
+    throw nb::type_error((what + dtype.name + ", got " + name_of(object, false)).c_str());
   }
   if (!fits(array, spec)) {
     std::vector<size_t> got;
@@ -155,7 +156,7 @@ nb::tuple step(Program& program, nb::sequence arrays, const State& before) {
 }
 
 void make_program(
-    Program* self, nb::object source, size_t threads, size_t states, const std::string& method) {
+    Program* self, nb::object source, long threads, long states, const std::string& method) {
   std::unique_ptr<executorch::runtime::DataLoader> loader;
   std::string where = "the given bytes";
   if (nb::isinstance<nb::bytes>(source)) {

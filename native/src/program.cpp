@@ -1,5 +1,6 @@
 #include "program.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -58,8 +59,8 @@ Program::Program(
     std::unique_ptr<et::DataLoader> loader,
     std::string where,
     const std::string& method,
-    size_t threads,
-    size_t n_states)
+    long threads,
+    long n_states)
     : where_(std::move(where)), lease_(threads), loader_(std::move(loader)) {
   LogCapture log;
   ThreadScope scope(lease_);
@@ -111,16 +112,17 @@ void Program::describe(const et::MethodMeta& meta) {
   }
 }
 
-void Program::describe_states(size_t n_states) {
-  if (n_states > inputs_.size() || n_states > outputs_.size()) {
+void Program::describe_states(long n_states) {
+  const auto most = static_cast<long>(std::min(inputs_.size(), outputs_.size()));
+  if (n_states < 0 || n_states > most) {
     throw ProgramError(
         where_ + ": expected " + std::to_string(n_states) + " states, but it has " +
         std::to_string(inputs_.size()) + " inputs and " + std::to_string(outputs_.size()) +
         " outputs");
   }
   std::vector<TensorSpec> states(inputs_.end() - n_states, inputs_.end());
-  for (size_t i = 0; i < n_states; ++i) {
-    if (states[i].dynamic || !(states[i] == outputs_[outputs_.size() - n_states + i])) {
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (states[i].dynamic || !(states[i] == outputs_[outputs_.size() - states.size() + i])) {
       throw ProgramError(
           where_ + ": state " + std::to_string(i) + " does not leave as it came in");
     }

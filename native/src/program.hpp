@@ -58,8 +58,8 @@ class Program {
       std::unique_ptr<executorch::runtime::DataLoader> loader,
       std::string where,
       const std::string& method,
-      size_t threads,
-      size_t n_states);
+      long threads,
+      long n_states);
   ~Program();
 
   const std::vector<TensorSpec>& inputs() const { return inputs_; }
@@ -80,7 +80,7 @@ class Program {
   void load(const std::string& method);
   void plan_memory(const executorch::runtime::MethodMeta& meta);
   void describe(const executorch::runtime::MethodMeta& meta);
-  void describe_states(size_t n_states);
+  void describe_states(long n_states);
   void prepare_inputs(const executorch::runtime::MethodMeta& meta);
   void set_input(size_t index, const void* data, const std::vector<int32_t>& shape);
   Output take(size_t index);

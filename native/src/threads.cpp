@@ -7,6 +7,8 @@
 
 #include <executorch/extension/threadpool/threadpool_guard.h>
 
+#include "log.hpp"
+
 // The library exports these; the wheel leaves out the header that declares them.
 namespace executorch::extension::threadpool {
 class ThreadPool {
@@ -23,23 +25,24 @@ namespace {
 using executorch::extension::threadpool::get_threadpool;
 using executorch::extension::threadpool::NoThreadPoolGuard;
 
-constexpr size_t kMaxThreads = 256;
+constexpr long kMaxThreads = 256;
 
 std::mutex pool_lock;
 size_t pool_users = 0;
 
 }  // namespace
 
-ThreadLease::ThreadLease(size_t count) : count_(count) {
+ThreadLease::ThreadLease(long count) : count_(static_cast<size_t>(count)) {
   if (count < 1 || count > kMaxThreads) {
     throw std::invalid_argument(
         "threads: expected 1 to " + std::to_string(kMaxThreads) + ", got " + std::to_string(count));
   }
   if (count == 1) return;
+  LogCapture log;  // it tells of its making
   std::lock_guard<std::mutex> guard(pool_lock);
   auto* pool = get_threadpool();
   if (pool == nullptr) throw std::invalid_argument("threads: there is no thread pool here");
-  if (pool->get_thread_count() != count) {
+  if (pool->get_thread_count() != count_) {
     if (pool_users > 0) {
       throw std::invalid_argument(
           "threads: other programs of this process share a pool of " +

@@ -13,7 +13,7 @@ namespace crykit {
 class ThreadLease {
  public:
   // Throws std::invalid_argument for a number that cannot be had.
-  explicit ThreadLease(size_t count);
+  explicit ThreadLease(long count);
   ~ThreadLease();
   ThreadLease(const ThreadLease&) = delete;
   ThreadLease& operator=(const ThreadLease&) = delete;
