@@ -31,6 +31,7 @@ from crykit_app.messages import (
     Mailbox,
     Message,
     Progress,
+    StoreRecovered,
     StoreTrouble,
     Summary,
 )
@@ -225,6 +226,8 @@ class CrykitApp(App[None]):
                 status.lost_samples = message.total_samples
             case StoreTrouble():
                 status.trouble = message.reason
+            case StoreRecovered():
+                status.trouble = ""
             case Finished():
                 self._finish(message.summary)
             case _:

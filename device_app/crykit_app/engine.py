@@ -14,15 +14,13 @@ from collections.abc import Callable
 from datetime import datetime
 from statistics import median
 
-from ulid import ULID
-
 from crykit.bundle import Bundle
 from crykit.errors import CrykitError
 from crykit.events import CryEvent, CryStarted
 from crykit.gate import EventGate, GateSettings
 from crykit.listener import Listener
 from crykit.runtime import Runtime
-from crykit_app.faults import StoreError
+from crykit_app.ledger import Ledger
 from crykit_app.messages import (
     AudioLost,
     CryBegan,
@@ -30,7 +28,6 @@ from crykit_app.messages import (
     Finished,
     Message,
     Progress,
-    StoreTrouble,
     Summary,
 )
 from crykit_app.ring import Samples
@@ -67,10 +64,7 @@ class Engine:
     ) -> None:
         manifest = bundle.manifest
         self._source = source
-        self._model_id = bundle.model_id
         self._publish = publish
-        self._store = store
-        self._now = now
         self._rate_hz = manifest.sample_rate_hz
         self._step_samples = runtime.step_samples
         # A step of another length changes what is waited for by just that.
@@ -85,7 +79,9 @@ class Engine:
             on_frames=self._send,
         )
         self._timeline = Timeline(self._rate_hz)
-        self._session_id = str(ULID())
+        self._ledger = (
+            None if store is None else Ledger(store, source, bundle.model_id, self._send, now)
+        )
         self._stop = threading.Event()
         # Not a daemon: the interpreter waits for the flush even if the main thread is thrown out.
         self._thread = threading.Thread(target=self._run, name="crykit-engine")
@@ -95,8 +91,6 @@ class Engine:
         self._progress_due_s = 0.0
         self._began: list[CryBegan] = []
         self._events: list[CryEnded] = []
-        self._session_logged = False
-        self._unlogged: set[str] = set()
         self.failure: Exception | None = None
         self.summary: Summary | None = None
 
@@ -121,7 +115,8 @@ class Engine:
     def _run(self) -> None:
         error: CrykitError | None = None
         try:
-            self._session_logged = self._log(self._begin_session)
+            if self._ledger is not None:
+                self._ledger.begin()
             try:
                 for block in self._source.blocks(self._stop):
                     self._take(block)
@@ -135,19 +130,16 @@ class Engine:
         finally:
             self._finish(error)
 
-    def _begin_session(self, store: EventStore) -> None:
-        store.begin_session(self._session_id, self._source.name, self._model_id, self._now())
-
     def _finish(self, error: CrykitError | None) -> None:
         self._source.close()
-        self._log(lambda store: store.end_session(self._session_id, self._now()))
-        if self._store is not None:
-            self._store.close()
+        if self._ledger is not None:
+            self._ledger.heard(self._heard_s)
+            self._ledger.end()
         self.summary = Summary(
             source=self._source.name,
             events=tuple(self._events),
             began=tuple(self._began),
-            heard_s=(self._fed_samples + self._timeline.lost_samples) / self._rate_hz,
+            heard_s=self._heard_s,
             lost_samples=self._timeline.lost_samples,
             compute_s=self._compute_s,
             stopped_early=self._stop.is_set(),
@@ -176,11 +168,18 @@ class Engine:
         if time.monotonic() >= self._progress_due_s:
             self._progress_due_s = time.monotonic() + _PROGRESS_EVERY_S
             self._send(self._progress())
+            if self._ledger is not None:
+                self._ledger.heard(self._heard_s)
+
+    @property
+    def _heard_s(self) -> float:
+        """How much of the source is over, what was lost included."""
+        return (self._fed_samples + self._timeline.lost_samples) / self._rate_hz
 
     def _progress(self) -> Progress:
         lost = self._timeline.lost_samples
         return Progress(
-            position_s=(self._fed_samples + lost) / self._rate_hz,
+            position_s=self._heard_s,
             lost_samples=lost,
             latency_samples=self._latency_samples,
             compute_ms=median(self._step_ms) if self._step_ms else 0.0,
@@ -189,10 +188,11 @@ class Engine:
         )
 
     def _lose(self, lost_samples: int) -> None:
-        at_s = (self._fed_samples + self._timeline.lost_samples) / self._rate_hz
+        at_s = self._heard_s
         self._timeline.lose(self._fed_samples, lost_samples)
         total = self._timeline.lost_samples
-        self._log(lambda store: store.count_lost(self._session_id, total))
+        if self._ledger is not None:
+            self._ledger.lost(at_s, lost_samples / self._rate_hz, total)
         self._send(AudioLost(at_s, lost_samples, total))
 
     def _dispatch(self, heard: list[CryStarted | CryEvent]) -> None:
@@ -208,46 +208,16 @@ class Engine:
 
     def _cry_began(self, message: CryBegan) -> None:
         self._began.append(message)
-        self._log_opened(message.event.id, message.event.onset_s, message.start)
+        # Logged before it is told: what somebody has read is on the disk.
+        if self._ledger is not None:
+            self._ledger.cry_began(message)
         self._send(message)
 
     def _cry_ended(self, message: CryEnded) -> None:
         self._events.append(message)
-        event = message.event
-        if event.id in self._unlogged:
-            # The log could not take the beginning; it may have room again.
-            self._log_opened(event.id, event.onset_s, message.start)
-        if event.id not in self._unlogged:
-            self._log(
-                lambda store: store.close_event(
-                    event.id,
-                    onset_s=event.onset_s,
-                    offset_s=event.offset_s,
-                    peak_probability=event.peak_probability,
-                    mean_probability=event.mean_probability,
-                    level_dbfs=event.level_dbfs,
-                )
-            )
+        if self._ledger is not None:
+            self._ledger.cry_ended(message)
         self._send(message)
-
-    def _log_opened(self, event_id: str, onset_s: float, start: datetime | None) -> None:
-        self._unlogged.discard(event_id)
-        self._session_logged = self._session_logged or self._log(self._begin_session)
-        if not self._session_logged or not self._log(
-            lambda store: store.open_event(self._session_id, event_id, onset_s, start, self._now())
-        ):
-            self._unlogged.add(event_id)
-
-    def _log(self, write: Callable[[EventStore], None]) -> bool:
-        """Write to the log; trouble there is told, but listening and reporting go on."""
-        if self._store is None:
-            return True
-        try:
-            write(self._store)
-        except StoreError as error:
-            self._send(StoreTrouble(str(error)))
-            return False
-        return True
 
     def _send(self, message: Message) -> None:
         if self.failure is not None:

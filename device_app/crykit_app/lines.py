@@ -17,6 +17,7 @@ from crykit_app.messages import (
     Finished,
     Message,
     Progress,
+    StoreRecovered,
     StoreTrouble,
 )
 from crykit_app.sources import Source
@@ -26,7 +27,7 @@ class LineWriter:
     """A `publish` for the engine that writes lines to `out`.
 
     A `status` line says when listening starts and ends, and every `status_every_s` of wall clock
-    that it is still alive, with its figures. Trouble with the event log goes to stderr.
+    that it is still alive, with its figures. Trouble with the event log is a line on stderr, too.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class LineWriter:
                 self._lost(message)
             case Progress():
                 self._progress(message)
-            case StoreTrouble():
+            case StoreTrouble() | StoreRecovered():
                 print(f"crykit: {message.reason}", file=sys.stderr, flush=True)
+                self._status(message.state, reason=message.reason)
             case Finished():
                 self._finished(message)
             case _:

@@ -60,9 +60,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StoreTrouble:
-    """An event could not be written to the log; `reason` is one line."""
+    """The event log fails, or had to be replaced; `reason` is one line, `state` a status line's."""
 
     reason: str
+    state: str = "log_failing"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """The event log takes what it is given again; `reason` is one line."""
+
+    reason: str
+    state: str = "log_recovered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,16 @@ class Finished:
     summary: Summary
 
 
-Message = FrameBlock | CryBegan | CryEnded | AudioLost | Progress | StoreTrouble | Finished
+Message = (
+    FrameBlock
+    | CryBegan
+    | CryEnded
+    | AudioLost
+    | Progress
+    | StoreTrouble
+    | StoreRecovered
+    | Finished
+)
 
 
 class Mailbox:
