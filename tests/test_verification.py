@@ -1,4 +1,4 @@
-"""`crykit verify`: a runtime may crash, hang or chatter; the report goes on and says so in a line."""
+"""`crykit verify`: a runtime may crash, hang or chatter; the report says so in a line."""
 
 from __future__ import annotations
 

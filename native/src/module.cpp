@@ -53,7 +53,8 @@ const Dtype& dtype_of(ScalarType type) {
 // What came, as in "float64", "ndarray of >f4" or "list".
 std::string name_of(nb::handle object, bool with_type) {
   const bool typed = nb::hasattr(object, "dtype");
-  const std::string dtype = typed ? nb::str(object.attr("dtype")).c_str() : "";
+  const nb::object attribute = typed ? nb::object(object.attr("dtype")) : nb::str("");
+  const std::string dtype = nb::str(attribute).c_str();
   if (typed && !with_type) return dtype;
   const auto type = nb::cast<std::string>(object.type().attr("__name__"));
   return typed ? type + " of " + dtype : type;
