@@ -14,7 +14,7 @@ BASE := $(VENV)/.crykit-base
 ALL := $(VENV)/.crykit-all
 NATIVE := $(VENV)/.crykit-native
 
-.PHONY: help demo test check bench screenshot clean
+.PHONY: help demo test check bench screenshot kotlin clean
 
 help:
 	@echo "make demo        a made-up night through the real engine (no microphone, no torch)"
@@ -22,6 +22,7 @@ help:
 	@echo "make check       ruff, formatting, pyright, import rules"
 	@echo "make bench       every runtime on this machine (BENCH_ARGS=--quick)"
 	@echo "make screenshot  docs/screenshot.svg, drawn by the app itself"
+	@echo "make kotlin      a compiler, so that the Android kit is tested too (needs java and junit4)"
 	@echo "make clean       remove $(VENV), caches and builds"
 
 demo: $(BASE)
@@ -49,6 +50,12 @@ screenshot: $(BASE)
 	$(BIN)/python -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))' \
 	  $(BIN)/crykit demo --speed 10 < /dev/null > /dev/null
 	@test -s docs/screenshot.svg
+
+# What compiles the Android kit in its test: Kotlin's compiler, out of the environment's packages.
+KOTLIN := $(VENV)/kotlin
+kotlin: $(KOTLIN)
+$(KOTLIN): | $(BIN)/pip
+	$(PIP) install --quiet --no-deps --target $@ kotlin-jupyter-kernel==0.19.0.944
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
