@@ -16,7 +16,7 @@ from crykit_app.faults import StoreError
 
 KEPT_BACKUPS = 3
 
-_VERSION_1 = """
+VERSION_1 = """
 CREATE TABLE session (
   id TEXT PRIMARY KEY,
   began TEXT NOT NULL,            -- wall clock, ISO 8601 with offset
@@ -64,7 +64,7 @@ INSERT INTO lost_audio (session_id, position_s, lost_s)
   SELECT id, 0, lost_samples / 16000.0 FROM session WHERE lost_samples > 0;
 """
 
-_STEPS = (_VERSION_1, _VERSION_2)
+_STEPS = (VERSION_1, _VERSION_2)
 SCHEMA_VERSION = len(_STEPS)
 
 
@@ -127,6 +127,8 @@ def _taken(backup: Path) -> str:
 
 def _back_up(db: sqlite3.Connection, path: Path, version: int) -> Path:
     target = path.with_name(f"{path.stem}.backup-v{version}-{stamp()}{path.suffix}")
+    for torn in path.parent.glob(f".{path.stem}.backup-*.part"):
+        torn.unlink(missing_ok=True)  # of one who was killed at this: the opener's lock is ours
     aside = target.with_name(f".{target.name}.part")
     try:
         with contextlib.closing(sqlite3.connect(aside)) as copy:
