@@ -18,6 +18,7 @@ import pytest
 from crykit.errors import InputError
 from crykit_app.faults import StoreError
 from crykit_app.logbook import read_events, read_logbook
+from crykit_app.retention import prune
 from crykit_app.schema import KEPT_BACKUPS, SCHEMA_VERSION, backups
 from crykit_app.store import EventStore, default_path
 
@@ -479,3 +480,64 @@ def test_events_command_with_bad_input(tmp_path: Path, run_cli) -> None:
     missing = run_cli("events", "--db", tmp_path / "none.db")
     assert missing.returncode == 3 and b"no event log" in missing.stderr
     assert run_cli("events", "--since", "soon").returncode == 2
+
+
+def long_log(path: Path, days: int, a_day: int) -> datetime:
+    """Finished events, the newest an hour ago; returns the moment of the oldest."""
+    store = EventStore(path)
+    store.close()
+    newest = datetime.now().astimezone() - timedelta(hours=1)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for day in range(days):
+            when = newest - timedelta(days=day)
+            text = when.isoformat(timespec="milliseconds")
+            session = "INSERT INTO session VALUES (?, ?, ?, 'mic', 'm', 0, NULL)"
+            db.execute(session, (f"s{day}", text, text))
+            db.execute("INSERT INTO listening VALUES (?, ?, ?)", (f"s{day}", text, text))
+            db.execute("INSERT INTO lost_audio VALUES (?, 0, ?, 0.5)", (f"s{day}", text))
+            rows = [(f"{day}-{n}", f"s{day}", text, text) for n in range(a_day)]
+            insert = "INSERT INTO event VALUES (?, ?, ?, ?, 1.0, 2.0, 0.9, 0.8, -30.0)"
+            db.executemany(insert, rows)
+        db.commit()
+    return newest - timedelta(days=days - 1)
+
+
+def test_prune_by_age_forgets_all_of_a_day_and_nothing_younger(tmp_path: Path, run_cli) -> None:
+    path = tmp_path / "events.db"
+    long_log(path, 30, 4)
+    done = run_cli("events", "--db", path, "--prune", "--keep-days", "10")
+    assert done.returncode == 0 and done.stdout == b""
+    assert b"forgot 80 events, kept 40" in done.stderr and done.stderr.count(b"\n") == 1
+    book = read_logbook(path)
+    assert {event.session_id for event in book.events} == {f"s{day}" for day in range(10)}
+    assert len(book.sessions) == len(book.listening) == len(book.lost) == 10
+    again = run_cli("events", "--db", path, "--prune", "--keep-days", "10")
+    assert b"forgot 0 events, kept 40" in again.stderr
+
+
+def test_prune_by_size_forgets_the_oldest_while_a_listener_writes(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    long_log(path, 40, 500)
+    before = path.stat().st_size
+    assert before > 2_000_000
+    listener = EventStore(path)
+    listener.begin_session("now", "mic", "m", NOW)
+    listener.open_event("now", "open", 1.0, None, datetime.now().astimezone())
+    pruned = prune(path, max_bytes=1_000_000)
+    assert 0.8e6 < pruned.size_bytes <= 1e6 and path.stat().st_size <= 1e6
+    listener.close_event("open", **CLOSING)
+    days = {event.session_id for event in read_events(path)}
+    assert days == {"now", *(f"s{day}" for day in range(len(days) - 1))}
+    assert pruned.events + pruned.events_left == 20_001
+
+
+@pytest.mark.parametrize(
+    "words", [["--prune"], ["--keep-days", "3"], ["--prune", "--keep-days", "0"]]
+)
+def test_prune_must_be_told_what_to_keep(tmp_path: Path, run_cli, words: list[str]) -> None:
+    path = tmp_path / "events.db"
+    logged(path, NOW)
+    assert run_cli("events", "--db", path, *words).returncode == 2
+    assert len(list(read_events(path))) == 1
+    missing = run_cli("events", "--db", tmp_path / "no.db", "--prune", "--keep-days", "3")
+    assert missing.returncode == 3

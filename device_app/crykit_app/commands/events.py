@@ -45,21 +45,55 @@ def parse_since(ctx: click.Context, param: click.Parameter, value: str | None) -
 )
 @click.option("--db", metavar="FILE", help="The log; default: the one that `listen` writes.")
 @click.option("--data-dir", metavar="FOLDER", help="Folder of the log, as for `listen`.")
+@click.option("--prune", is_flag=True, help="Forget old events, for good, instead of listing any.")
+@click.option(
+    "--keep-days", type=click.FloatRange(1), metavar="N", help="With --prune: all that is younger."
+)
+@click.option(
+    "--keep-mb", type=click.FloatRange(1), metavar="N", help="With --prune: as much as fits."
+)
 def command(
-    format_: str | None, since: datetime | None, db: str | None, data_dir: str | None
+    format_: str | None,
+    since: datetime | None,
+    db: str | None,
+    data_dir: str | None,
+    prune: bool,
+    keep_days: float | None,
+    keep_mb: float | None,
 ) -> None:
     """List the cries that were heard, oldest first.
 
-    A cry whose end was never written (the power failed, or it is going on) has no length.
+    A cry whose end was never written (the power failed, or it is going on) has no length. Nothing
+    is ever forgotten unless --prune says so.
     """
     from crykit_app.logbook import read_events
     from crykit_app.store import default_path
 
     path = Path(db) if db else default_path(data_dir)
+    if prune or keep_days is not None or keep_mb is not None:
+        if not prune or (keep_days is None and keep_mb is None):
+            raise click.UsageError("--prune goes with --keep-days or --keep-mb")
+        _prune(path, keep_days, keep_mb)
+        return
     chosen = format_ or ("table" if sys.stdout.isatty() else "jsonl")
     write = {"table": _table, "jsonl": _jsonl, "csv": _csv}[chosen]
     write(read_events(path, since))
     sys.stdout.flush()
+
+
+def _prune(path: Path, keep_days: float | None, keep_mb: float | None) -> None:
+    from crykit_app.retention import prune
+
+    before = None
+    if keep_days is not None:
+        before = datetime.now().astimezone() - timedelta(days=min(keep_days, 365_000))
+    max_bytes = None if keep_mb is None else round(keep_mb * 1_000_000)
+    pruned = prune(path, before=before, max_bytes=max_bytes)
+    click.echo(
+        f"forgot {pruned.events} events, kept {pruned.events_left}; the log holds "
+        f"{pruned.size_bytes / 1_000_000:.2f} MB",
+        err=True,
+    )
 
 
 def _fields(event: StoredEvent) -> dict[str, Any]:
