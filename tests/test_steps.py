@@ -127,3 +127,15 @@ def test_a_step_that_does_not_fit_the_golden_clip_is_refused(tmp_path: Path, run
     done = run_cli("export", tmp_path, "--steps", "150", timeout_s=300)
     assert done.returncode == 2
     assert b"--steps: expected some of 40, 80, 160" in done.stderr
+
+
+@pytest.mark.parametrize("n_frames", [4, 16, 60, 1000])
+def test_a_clip_at_once_is_the_same_features(n_frames: int) -> None:
+    generator = torch.Generator().manual_seed(9)
+    samples = 0.1 * torch.randn(2, n_frames * HOP_SAMPLES, generator=generator)
+    samples[1, : n_frames * HOP_SAMPLES // 3] = 0.0
+    streamed = LogMelFrontEnd("fft", 4)
+    expected, *_ = streamed(samples, *streamed.initial_state(2))
+    at_once = LogMelFrontEnd("matmul").whole(samples)
+    assert at_once.shape == expected.shape
+    assert (at_once - expected).abs().max() <= 1e-4

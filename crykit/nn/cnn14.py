@@ -92,4 +92,4 @@ class WaveformCnn14(nn.Module):
         self.network = Cnn14()
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self.network(self.front_end.log_mel(samples).transpose(1, 2))
+        return self.network(self.front_end.log_mel(samples)[:, 0].transpose(1, 2))

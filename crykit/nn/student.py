@@ -7,11 +7,15 @@ one well-filled kernel (M. Tan and Q. Le, "EfficientNetV2", ICML 2021, section 3
 
 Every layer with a temporal extent keeps the last frames of its input as state, so that feeding
 audio in steps gives what feeding it whole gives.
+
+For export the network can be laid out time first (`lay_time_first`): joining a state to its input
+then copies whole rows, and a row of mels fills a kernel better than four frames do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 import torch
@@ -48,8 +52,11 @@ class StudentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CausalConv(nn.Module):
     """Convolution + batch norm over (batch, channels, mels, frames), causal in time.
 
-    State: the last ``context`` frames of the input, (batch, channels, mels, context).
+    State: the last ``context`` frames of the input, (batch, channels, mels, context). Time first,
+    both have mels and frames exchanged.
     """
+
+    time_axis, keeps_input = 3, False
 
     def __init__(
         self,
@@ -76,8 +83,24 @@ class CausalConv(nn.Module):
         self.norm = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.cat([state, x], dim=3)
-        return self.norm(self.conv(x)), x[:, :, :, x.shape[3] - self.context :]
+        axis = self.time_axis
+        heard = torch.cat([state, x], dim=axis)
+        kept = heard.narrow(axis, heard.shape[axis] - self.context, self.context)
+        return self.norm(self.conv(heard)), x if self.keeps_input else kept
+
+    def lay_time_first(self, n_frames: int) -> None:
+        """Exchange mels and frames in the kernel and in what comes and goes.
+
+        An input as long as the state, ``n_frames``, is the next state and need not be cut.
+        """
+        self.time_axis, self.keeps_input = 2, n_frames == self.context
+        _transpose_kernel(self.conv)
+
+
+def _transpose_kernel(conv: nn.Conv2d) -> None:
+    conv.weight = nn.Parameter(conv.weight.detach().transpose(2, 3).contiguous())
+    for name in ("kernel_size", "stride", "padding", "dilation"):
+        setattr(conv, name, tuple(reversed(getattr(conv, name))))
 
 
 class Block(nn.Module):
@@ -139,6 +162,7 @@ class CryStudent(nn.Module):
     def __init__(self, config: StudentConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or StudentConfig()
+        self.time_first = False
         self.stem = CausalConv(2, config.stem_channels, (5, 8), stride=(2, FRAME_HOPS))
         blocks: list[Block] = []
         channels, mels = config.stem_channels, N_MELS // 2
@@ -159,15 +183,31 @@ class CryStudent(nn.Module):
         self._shapes += [(size, 1)] * len(config.temporal_dilations)
         self.head = nn.Conv2d(size, 1, 1)
 
-    def _contexts(self) -> Iterator[int]:
-        yield self.stem.context
+    def _stateful(self) -> Iterator[CausalConv]:
+        yield self.stem
         for block in (*self.blocks, *self.temporal):
-            yield block.temporal.context  # type: ignore[union-attr]
+            yield block.temporal  # type: ignore[misc]
+
+    def _contexts(self) -> Iterator[int]:
+        return (layer.context for layer in self._stateful())
+
+    def lay_time_first(self, n_frames: int) -> None:
+        """Exchange mels and frames in every layer, in place; features go in as they were.
+
+        Args:
+            n_frames: log-mel frames of a step, or 0 for clips of any length.
+        """
+        for layer in self._stateful():
+            layer.lay_time_first(n_frames if layer is self.stem else n_frames // FRAME_HOPS)
+        _transpose_kernel(cast(nn.Conv2d, self.collapse[0]))
+        self.time_first = True
 
     def initial_state(self, batch: int = 1) -> tuple[Tensor, ...]:
         """Zeros, one tensor a stateful layer: (batch, channels, mels, context frames)."""
         return tuple(
-            self.head.weight.new_zeros(batch, channels, mels, context)
+            self.head.weight.new_zeros(
+                batch, channels, *((context, mels) if self.time_first else (mels, context))
+            )
             for (channels, mels), context in zip(self._shapes, self._contexts(), strict=True)
         )
 
@@ -181,7 +221,8 @@ class CryStudent(nn.Module):
         """Frame logits (batch, frames), embeddings (batch, frames, size) and the next state."""
         states = iter(state)
         following: list[Tensor] = []
-        x, after = self.stem(features, next(states))
+        x = features.transpose(2, 3) if self.time_first else features
+        x, after = self.stem(x, next(states))
         x = torch.relu(x)
         following.append(after)
         for block in self.blocks:

@@ -80,8 +80,9 @@ def front_end_graph(dft: str, step_samples: int = STEP_SAMPLES) -> ExportGraph:
 
 
 def network_graph(student: CryStudent, features: Tensor) -> ExportGraph:
-    """The network, its batch norms folded; `features` (1, 2, mels, frames) is one step's worth."""
+    """The network, batch norms folded, time first; `features` (1, 2, mels, frames) is a step."""
     folded = fold_batch_norm(student)
+    folded.lay_time_first(features.shape[3])
     state = folded.initial_state(1)
     names = [f"state_{index:02d}" for index in range(len(state))]
     inputs = {"features": features.clone(), **dict(zip(names, state, strict=True))}

@@ -10,11 +10,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from crykit.nn.encoders.base import Encoder
 from crykit.nn.frontend import (
-    BLOCK_FRAMES,
     LOG_MEL_OFFSET_DB,
     LOG_MEL_SCALE_DB,
     N_MELS,
@@ -53,14 +51,9 @@ class StudentEncoder(Encoder):
 
     def features(self, log_mel: Tensor) -> Tensor:
         """Normalised (batch, 1, 64, t) to what the student hears, (batch, 2, 64, t)."""
-        decibels = (log_mel[:, 0] * self.log_mel_std + self.log_mel_mean) * DB_PER_NEPER
+        decibels = (log_mel * self.log_mel_std + self.log_mel_mean) * DB_PER_NEPER
         scaled = (decibels + LOG_MEL_OFFSET_DB) / LOG_MEL_SCALE_DB
-        t = scaled.shape[2]
-        # The tracker looks only back, so what fills its last block changes no frame before.
-        whole = functional.pad(scaled, (0, -t % BLOCK_FRAMES), mode="replicate")
-        _, floor_sum, floor_weight = self.front_end.initial_state(len(scaled))
-        contrast, _, _ = self.front_end.contrast(whole, floor_sum, floor_weight)
-        return torch.stack([scaled, contrast[:, :, :t]], dim=1)
+        return torch.cat([scaled, self.front_end.contrast_of_clip(scaled)], dim=1)
 
     def frames(self, log_mel: Tensor) -> Tensor:
         t = log_mel.shape[3] // FRAME_HOPS * FRAME_HOPS
