@@ -211,14 +211,14 @@ def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
                 f"{folder}: bundle format {version}, but this crykit reads {FORMAT_VERSION}; {hint}"
             )
         return msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{folder}: {MANIFEST_NAME} is not a manifest: {error}") from None
 
 
 def _check_name(folder: Path, name: str) -> None:
     """Refuse a listed name that could leave the folder or be loaded as code."""
     pure = PurePosixPath(name)
-    odd = "\\" in name or ":" in name or "\0" in name
+    odd = "\\" in name or ":" in name or not name.isprintable()
     if not pure.parts or odd or pure.is_absolute() or ".." in pure.parts or str(pure) != name:
         raise InputError(f"{folder}: the manifest lists {name!r}, which is no path inside a bundle")
     if name == MANIFEST_NAME:

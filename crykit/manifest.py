@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from crykit.gate import GateSettings
 
 FORMAT_VERSION = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -104,6 +106,10 @@ class FileEntry(msgspec.Struct, frozen=True):
     sha256: str
     bytes: int
 
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {self.sha256[:80]!r}")
+
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a device must know of a model. Times are in samples, durations in their unit."""
@@ -134,6 +140,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
+        for text in (self.name, self.version):
+            # They are printed: on a terminal a control character is a command.
+            if not text.isprintable():
+                raise ValueError(f"names must be printable, got {text[:80]!r}")
         for name in ("sample_rate_hz", "hop_samples", "step_samples", "frame_samples", "n_mels"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
