@@ -91,7 +91,8 @@ def test_missing_and_surplus_files(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside", "/etc/hostname", "golden/../../x", "a\\b", "C:x", "", ".", "a//b"]
+    "name",
+    ["two\nlines", "../outside", "/etc/hostname", "golden/../../x", "a\\b", "C:x", "", ".", "a//b"],
 )
 def test_paths_that_lead_out(copy: Path, name: str) -> None:
     entry = {"sha256": "0" * 64, "bytes": 1}
@@ -152,6 +153,8 @@ def test_a_newer_format_is_named_even_if_all_else_is_new(tmp_path: Path) -> None
         (lambda d: d.update(frame_samples=0), "must be positive"),
         (lambda d: d["artefacts"][0].update(network="else.onnx"), "not among its files"),
         (lambda d: d["clip"].update(top_fraction=0), "top_fraction"),
+        (lambda d: d["files"]["model.onnx"].update(sha256="\n" * 64), "64 hexadecimal"),
+        (lambda d: d.update(name="cry\x1b[2J"), "must be printable"),
     ],
 )
 def test_manifests_that_make_no_sense(copy: Path, edit: Callable, words: str) -> None:
@@ -166,6 +169,8 @@ def test_things_that_are_no_bundle(tmp_path: Path) -> None:
     refused(tmp_path, "not a manifest")
     (tmp_path / "manifest.json").write_bytes(b" " * (5 * 1024 * 1024))
     refused(tmp_path, "not a manifest")
+    (tmp_path / "manifest.json").write_bytes(b'{"format_version": 1, "a": ' + b"[" * 100_000)
+    refused(tmp_path, "not a manifest: maximum recursion depth")
 
 
 def test_writing_a_manifest_makes_a_bundle_that_opens(copy: Path) -> None:
