@@ -1,0 +1,9 @@
+import CryKit
+import SwiftUI
+
+@main
+struct CryKitExampleApp: App {
+  var body: some Scene {
+    WindowGroup { ListenView() }
+  }
+}
