@@ -107,13 +107,18 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of random weights for ONNX, fp32 and int8, made in seconds."""
     for module in ("torch", "onnxscript"):
         pytest.importorskip(module)
-    from tiny_model import write_run, write_sounds
+    from tiny_model import write_manifest_csv, write_run, write_streams
 
     from crykit_export.assemble import ExportPlan, export_bundle
     from crykit_export.source import load_model
 
     folder = tmp_path_factory.mktemp("tiny-bundle")
-    write_sounds(folder / "sounds")
     run = write_run(folder / "run")
-    plan = ExportPlan(folder / "tiny.cry", runtimes=("onnx",), calibration=folder / "sounds")
+    plan = ExportPlan(
+        folder / "tiny.cry",
+        runtimes=("onnx",),
+        precisions=("fp32", "fp16", "int8"),
+        calibration=write_manifest_csv(folder / "data"),
+        streams=write_streams(folder / "streams"),
+    )
     return export_bundle(load_model(run), plan)

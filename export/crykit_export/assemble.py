@@ -16,10 +16,12 @@ from crykit.errors import UsageError
 from crykit.manifest import Artefact, GraphSpec, Tolerance
 from crykit.nn.frontend import HOP_SAMPLES, N_MELS, SAMPLE_RATE_HZ, STEP_SAMPLES
 from crykit.nn.student import FRAME_SAMPLES
-from crykit_export.calibration import Audio, calibration_audio, calibration_steps, describe
+from crykit_export.calibration import Audio, calibration_audio, calibration_steps
+from crykit_export.fp16 import write_onnx_fp16
 from crykit_export.gatecheck import check_artefacts
 from crykit_export.golden import write_golden
 from crykit_export.graphs import ExportGraph, build_graphs
+from crykit_export.held_out import read_held_out
 from crykit_export.int8 import write_executorch_int8, write_onnx_int8
 from crykit_export.model_card import CARD_NAME, model_card
 from crykit_export.source import TrainedModel
@@ -28,7 +30,8 @@ from crykit_export.to_executorch import write_executorch
 from crykit_export.to_onnx import write_onnx
 
 RUNTIMES = ("onnx", "executorch")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
+SMALLER = ("fp16", "int8")
 # ONNX Runtime multiplies matrices faster than it transforms; ExecuTorch the other way round.
 TRANSFORM = {"onnx": "matmul", "executorch": "fft"}
 SUFFIX = {"onnx": "onnx", "executorch": "pte"}
@@ -36,6 +39,13 @@ FP32_TOLERANCE = Tolerance(
     cry_probability_max_abs=1e-4,
     justification="The same numbers in another order of summation.",
 )
+MADE_BY = {
+    "fp16": "Weights stored in half precision, computed with in single.",
+    "int8": (
+        "Post-training static int8, calibrated on the training split of the manifest with "
+        "streamed states."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -45,15 +55,18 @@ class ExportPlan:
     Args:
         steps_samples: heard at a time; 160 ms is the manifest's own step where it is among them,
             else the first.
-        calibration: a manifest or a folder of audio; needed for int8.
+        calibration: a manifest, whose train split int8 is calibrated on and whose val split shows
+            what fp16 and int8 cost.
+        streams: a folder of held-out streams that shows it too.
         say: told each step, one line.
     """
 
     out: Path
     runtimes: Sequence[str] = RUNTIMES
-    precisions: Sequence[str] = PRECISIONS
+    precisions: Sequence[str] = ("fp32", "int8")
     steps_samples: Sequence[int] = (STEP_SAMPLES,)
     calibration: Path | None = None
+    streams: Path | None = None
     replace: bool = False
     seed: int = 0
     say: Callable[[str], None] = field(default=lambda line: None)
@@ -68,15 +81,18 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
     """Write `plan.out` and return it.
 
     Raises:
-        UsageError: int8 without anything to calibrate on, or the target exists.
+        UsageError: a smaller precision without sound to measure it on, fp16 for a runtime that
+            gains nothing from it, or the target exists.
         FaultFound: an artefact does not agree with torch; nothing is written.
     """
-    if "int8" in plan.precisions and plan.calibration is None:
-        raise UsageError(
-            "int8 needs sound to calibrate on: give --calibration MANIFEST.csv (its train split "
-            "is used) or a folder of recordings, or ask for --precision fp32 alone"
-        )
-    audio = calibration_audio(plan.calibration, seed=plan.seed) if plan.calibration else []
+    smaller = [p for p in plan.precisions if p in SMALLER]
+    if "fp16" in smaller and "onnx" not in plan.runtimes:
+        raise UsageError("fp16 is for onnx alone: other runtimes gain nothing; give --to onnx")
+    needed = " and ".join(smaller)
+    held_out = read_held_out(plan.calibration, plan.streams, needed) if smaller else None
+    audio: list[Audio] = []
+    if "int8" in smaller and plan.calibration:
+        audio = calibration_audio(plan.calibration, seed=plan.seed)
     with staged_folder(plan.out, replace=plan.replace) as stage:
         save_file(model.weights, stage / WEIGHTS_NAME)
         write_golden(model.student, stage)
@@ -86,9 +102,7 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
                 artefacts += _write_artefacts(model, runtime, step, plan, stage, audio)
         fields = manifest_fields(model, artefacts, plan.step_samples)
         write_manifest(stage, fields)
-        manifest = plan.calibration if plan.calibration and plan.calibration.is_file() else None
-        origin = describe(plan.calibration) if plan.calibration else ""
-        measured = check_artefacts(stage, artefacts, manifest, origin, plan.say)
+        measured = check_artefacts(stage, artefacts, held_out, MADE_BY, plan.say)
         fields = manifest_fields(model, measured, plan.step_samples)
         card = model_card(fields, stage)
         (stage / CARD_NAME).write_text(card, encoding="utf-8")
@@ -119,6 +133,9 @@ def _write_artefacts(
     if "fp32" in plan.precisions or runtime == "onnx":
         plan.say(f"{runtime}, {step_ms} ms: network fp32")
         write(network, paths["fp32"])
+    if "fp16" in plan.precisions and runtime == "onnx":
+        plan.say(f"{runtime}, {step_ms} ms: network fp16")
+        write_onnx_fp16(paths["fp32"], paths["fp16"])
     if "int8" in plan.precisions:
         steps = list(calibration_steps(front_end, network, audio))
         plan.say(f"{runtime}, {step_ms} ms: network int8, calibrated on {len(steps)} steps")
@@ -138,6 +155,7 @@ def _write_artefacts(
             step_samples=own_step,
         )
         for p in plan.precisions
+        if p != "fp16" or runtime == "onnx"
     ]
 
 

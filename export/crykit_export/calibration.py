@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +24,9 @@ Audio = NDArray[np.float32]
 CLIP_SECONDS = 5
 N_CRIES = 32
 N_OTHERS = 64
-QUIET_ROOM_DBFS = -62.0
+N_ROOMS = 8
+ROOM_EVENTS = ("noise", "silence")
+ROOM_DBFS = (-68.0, -48.0)
 LEVELS_DBFS = (-50.0, -12.0)
 """Range of the level, in RMS, that each clip is brought to."""
 MUTED_SECONDS = 2
@@ -35,33 +36,27 @@ MAX_STEPS = 1500
 """Of longer sequences every second step is kept, or third ...: neighbours share most of it."""
 
 
-def calibration_audio(source: Path, *, seed: int = 0) -> list[Audio]:
-    """Sequences of 16 kHz audio to calibrate on, silence and a quiet room among them.
+def calibration_audio(manifest: Path, *, seed: int = 0) -> list[Audio]:
+    """Sequences of 16 kHz audio to calibrate on, silence and quiet rooms among them.
 
     Args:
-        source: a manifest, of which only the `train` split is read; or a folder of audio files.
+        manifest: only its `train` split is read: what loss is measured on must be new.
         seed: of the choice of clips, their levels and the noise under them.
 
     Raises:
         InputError: nothing there to calibrate on.
     """
     rng = np.random.default_rng(seed)
-    clips = _from_folder(source) if source.is_dir() else _from_manifest(source, rng)
-    heard = [_placed(audio, rng) for audio in clips]
-    quiet = _noise(rng, CLIP_SECONDS * 16_000, QUIET_ROOM_DBFS)
+    usable = [c for c in read_manifest(manifest) if c.split == "train" and c.event != "unverified"]
+    heard = [_placed(audio, rng) for audio in _from_manifest(manifest, usable, rng)]
+    rooms = _rooms(usable, rng)
     silence = np.zeros(MUTED_SECONDS * 16_000, np.float32)
     # A microphone that is muted and opened again: the widest swings that the features can make.
-    muted = [np.concatenate([a, silence, a]) for a in [*heard[::MUTED_EVERY], quiet]]
-    return [*heard, *muted, silence]
+    muted = [np.concatenate([a, silence, a]) for a in [*heard[::MUTED_EVERY], *rooms[:1]]]
+    return [*heard, *rooms, *muted, silence]
 
 
-def describe(source: Path) -> str:
-    """Where the calibration audio came from, for the manifest, without a path of this machine."""
-    return "a folder of recordings" if source.is_dir() else "the training split of the manifest"
-
-
-def _from_manifest(path: Path, rng: np.random.Generator) -> list[Audio]:
-    usable = [c for c in read_manifest(path) if c.split == "train" and c.event != "unverified"]
+def _from_manifest(path: Path, usable: list[Clip], rng: np.random.Generator) -> list[Audio]:
     cries = [clip for clip in usable if clip.event == "cry"]
     others = [clip for clip in usable if clip.event != "cry"]
     if not cries or not others:
@@ -69,29 +64,36 @@ def _from_manifest(path: Path, rng: np.random.Generator) -> list[Audio]:
             f"{path}: int8 needs cries and other sounds of the train split to calibrate on; "
             f"it has {len(cries)} and {len(others)}"
         )
-    chosen = [*_some(cries, N_CRIES, rng), *_some(others, N_OTHERS, rng)]
-    return [read_clip(clip)[: CLIP_SECONDS * 16_000] for clip in chosen]
+    return [_heard(c) for c in (*_some(cries, N_CRIES, rng), *_some(others, N_OTHERS, rng))]
+
+
+def _rooms(usable: list[Clip], rng: np.random.Generator) -> list[Audio]:
+    """Recorded rooms as quiet as bedrooms are at night, then one that is noise alone."""
+    recorded = [c for c in usable if c.event in ROOM_EVENTS]
+    rooms = [_heard(clip) for clip in _some(recorded, N_ROOMS, rng)]
+    levelled = [_levelled(audio, rng.uniform(*ROOM_DBFS)) for audio in rooms]
+    return [*levelled, _noise(rng, CLIP_SECONDS * 16_000, float(np.mean(ROOM_DBFS)))]
+
+
+def _heard(clip: Clip) -> Audio:
+    return read_clip(clip)[: CLIP_SECONDS * 16_000]
 
 
 def _some(clips: list[Clip], n: int, rng: np.random.Generator) -> list[Clip]:
     return [clips[i] for i in sorted(rng.permutation(len(clips))[:n])]
 
 
-def _from_folder(folder: Path) -> list[Audio]:
-    known = {f".{name.lower()}" for name in soundfile.available_formats()} | {".oga", ".mp3"}
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known)[: N_CRIES + N_OTHERS]
-    if not files:
-        raise InputError(f"{folder}: int8 needs recordings to calibrate on; there are none here")
-    clips = [Clip(p, "", p.name, "train", "", "", "", "", {}) for p in files]
-    return [read_clip(clip)[: CLIP_SECONDS * 16_000] for clip in clips]
-
-
 def _placed(audio: Audio, rng: np.random.Generator) -> Audio:
     """The clip at a random level over a faint noise floor, as a microphone would give it."""
-    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) + 1e-9
-    gain = 10.0 ** (rng.uniform(*LEVELS_DBFS) / 20.0) / rms
+    placed = _levelled(audio, rng.uniform(*LEVELS_DBFS))
     floor = _noise(rng, len(audio), rng.uniform(-75.0, -50.0))
-    return np.clip(audio * gain + floor, -1.0, 1.0).astype(np.float32)
+    return np.clip(placed + floor, -1.0, 1.0).astype(np.float32)
+
+
+def _levelled(audio: Audio, level_dbfs: float) -> Audio:
+    """The clip brought to an RMS level."""
+    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) + 1e-9
+    return (audio * (10.0 ** (level_dbfs / 20.0) / rms)).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, n_samples: int, level_dbfs: float) -> Audio:

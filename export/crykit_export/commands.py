@@ -53,9 +53,15 @@ def _steps_samples(value: str) -> tuple[int, ...]:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    metavar="CSV|DIR",
-    help="What int8 is calibrated on: a manifest, whose train split is used and whose "
-    "val split shows what int8 costs, or a folder of recordings.",
+    metavar="CSV",
+    help="A manifest: int8 is calibrated on its train split, and its val split shows what fp16 "
+    "and int8 cost.",
+)
+@click.option(
+    "--streams",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Held-out streams, NAME.flac beside NAME.csv, that show what fp16 and int8 cost.",
 )
 @click.option(
     "-o",
@@ -98,6 +104,7 @@ def command(
     precisions: str | None,
     steps: str,
     calibration: Path | None,
+    streams: Path | None,
     output: Path | None,
     name: str | None,
     version_: str | None,
@@ -130,7 +137,7 @@ def command(
     chosen_precisions = _choices(precisions or "fp32,int8", PRECISIONS, "--precision")
     steps_samples = _steps_samples(steps)
     if calibration is not None and not calibration.exists():
-        raise InputError(f"{calibration}: no such manifest or folder to calibrate on")
+        raise InputError(f"{calibration}: no such manifest to calibrate on")
     trained = override(load_model(model), record, gate, {"name": name, "version": version_})
     plan = ExportPlan(
         out=output or Path(f"{trained.record.name}.cry"),
@@ -138,6 +145,7 @@ def command(
         precisions=chosen_precisions,
         steps_samples=steps_samples,
         calibration=calibration,
+        streams=streams,
         replace=force,
         seed=seed,
         say=lambda line: click.echo(line, err=True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,106 +12,87 @@ import numpy as np
 
 from crykit.errors import CrykitError, FaultFound
 from crykit.manifest import Artefact, Tolerance
-from crykit.scoring import group_bootstrap_auc
 from crykit_export.golden import read_golden_expected
-from crykit_export.replay import Floats, Replay, labelled_clips, replay
+from crykit_export.held_out import HeldOut
+from crykit_export.loss import measure_loss
+from crykit_export.replay import Floats, Replay, replay
 
-INT8_MAX_ABS = 0.25
-"""An int8 artefact that strays further than this on the golden clip is broken, not quantised."""
-INT8_MAX_AUC_LOSS = 0.002
+MAX_ABS = {"fp16": 0.02, "int8": 0.25}
+"""An artefact that strays further than this on the golden clip is broken, not rounded."""
+LEAST_TOLERANCE = {"fp16": 0.002, "int8": 0.02}
 EMBEDDING_RELATIVE = 1e-3
 """Of the largest embedding value, for fp32."""
-SCORE_SPLIT = "val"
-
-
-@dataclass(frozen=True)
-class ClipTruth:
-    """Labels of the clips that score loss is measured on."""
-
-    manifest: Path
-    labels: list[bool]
-    groups: list[str]
+REFERENCE_STEP_SAMPLES = 16_000
+"""Torch hears a second at a time: the same numbers in a third of the time."""
 
 
 def check_artefacts(
     stage: Path,
     artefacts: Sequence[Artefact],
-    manifest: Path | None,
-    calibrated_on: str,
+    held_out: HeldOut | None,
+    made_by: dict[str, str],
     say: Callable[[str], None],
 ) -> list[Artefact]:
     """Replay each artefact of a staged bundle; return them with what was measured.
 
     Args:
-        manifest: labelled clips, whose val split tells what int8 costs.
-        calibrated_on: in words, for the justification.
+        held_out: sound that tells what a smaller precision costs; needed where there is one.
+        made_by: of each smaller precision, in words, for the justification.
 
     Raises:
         FaultFound: naming every artefact that fails and by how much.
     """
-    truth = _truth(manifest) if any(a.precision == "int8" for a in artefacts) else None
-    reference = replay(stage, "torch", "fp32", _clips(truth))
+    full = None
+    if any(a.precision != "fp32" for a in artefacts) and held_out:
+        say(f"torch fp32: hearing {len(held_out.clips)} clips, {len(held_out.streams)} streams")
+        full = replay(stage, "torch", "fp32", held_out, REFERENCE_STEP_SAMPLES)
     measured: list[Artefact] = []
     faults: list[str] = []
     for artefact in artefacts:
-        label = artefact.label
+        smaller = artefact.precision != "fp32"
         try:
-            clips = _clips(truth) if artefact.precision == "int8" else None
             heard = replay(
-                stage, artefact.runtime, artefact.precision, clips, artefact.step_samples
+                stage,
+                artefact.runtime,
+                artefact.precision,
+                held_out if smaller else None,
+                artefact.step_samples,
             )
-            passed = _check(artefact, heard, reference, stage, truth, calibrated_on)
+            passed = _check_full(artefact, heard, stage)
+            if smaller and full and held_out:
+                passed = _check_smaller(passed, heard, full, held_out, made_by)
         except CrykitError as error:
             faults.append(str(error))
-            say(f"{label}: FAILED")
+            say(f"{artefact.label}: FAILED")
             continue
         measured.append(passed)
-        say(f"{label}: agrees, max abs {passed.scores['golden_max_abs']:.2g}")
+        say(f"{artefact.label}: {_summary(passed.scores)}")
     if faults:
         raise FaultFound(f"nothing was written: {'; '.join(faults)}")
     return measured
 
 
-def _clips(truth: ClipTruth | None) -> tuple[Path, str] | None:
-    return (truth.manifest, SCORE_SPLIT) if truth else None
-
-
-def _truth(manifest: Path | None) -> ClipTruth | None:
-    clips = labelled_clips(manifest, SCORE_SPLIT) if manifest else []
-    labels = [clip.event == "cry" for clip in clips]
-    if manifest is None or all(labels) or not any(labels):
-        return None
-    return ClipTruth(manifest, labels, [clip.group for clip in clips])
-
-
-def _check(
-    artefact: Artefact,
-    heard: Replay,
-    reference: Replay,
-    stage: Path,
-    truth: ClipTruth | None,
-    calibrated_on: str,
-) -> Artefact:
-    label = artefact.label
-    expected = read_golden_expected(stage)
+def _check_full(artefact: Artefact, heard: Replay, stage: Path) -> Artefact:
+    """Agreement on the golden clip, which every precision must show."""
+    label, expected = artefact.label, read_golden_expected(stage)
     max_abs, mean_abs = _difference(heard.cry_probability, expected["cry_probability"], label)
+    limit = MAX_ABS.get(artefact.precision, artefact.tolerance.cry_probability_max_abs)
+    if max_abs > limit:
+        raise FaultFound(f"{label} is {max_abs:.2g} from torch; {limit:g} is allowed")
+    off, _ = _difference(heard.embedding, expected["embedding"], label)
+    scale = float(np.abs(expected["embedding"]).max())
+    if artefact.precision == "fp32" and off > EMBEDDING_RELATIVE * max(scale, 1.0):
+        raise FaultFound(f"{label} embeds {off:.2g} from torch; the largest value is {scale:.2g}")
     scores: dict[str, Any] = {"golden_max_abs": max_abs, "golden_mean_abs": mean_abs}
-    if artefact.precision == "fp32":
-        limit = artefact.tolerance.cry_probability_max_abs
-        if max_abs > limit:
-            raise FaultFound(f"{label} is {max_abs:.2g} from torch; {limit:g} is allowed")
-        scale = float(np.abs(expected["embedding"]).max())
-        off, _ = _difference(heard.embedding, expected["embedding"], label)
-        if off > EMBEDDING_RELATIVE * max(scale, 1.0):
-            raise FaultFound(
-                f"{label} embeds {off:.2g} from torch; the largest value is {scale:.2g}"
-            )
-        return msgspec.structs.replace(artefact, scores=scores)
-    if max_abs > INT8_MAX_ABS:
-        raise FaultFound(f"{label} is {max_abs:.2g} from torch; {INT8_MAX_ABS:g} is allowed")
-    if truth:
-        scores.update(_clip_scores(label, heard, reference, truth))
-    tolerance = _int8_tolerance(max_abs, mean_abs, scores, calibrated_on)
+    return msgspec.structs.replace(artefact, scores=scores)
+
+
+def _check_smaller(
+    artefact: Artefact, heard: Replay, full: Replay, truth: HeldOut, made_by: dict[str, str]
+) -> Artefact:
+    """What it costs on held-out sound."""
+    scores = artefact.scores | measure_loss(artefact.label, heard, full, truth)
+    tolerance = _tolerance(artefact.precision, scores, made_by[artefact.precision])
     return msgspec.structs.replace(artefact, scores=scores, tolerance=tolerance)
 
 
@@ -126,42 +106,31 @@ def _difference(heard: Floats, expected: Floats, label: str) -> tuple[float, flo
     return float(apart.max()), float(apart.mean())
 
 
-def _clip_scores(label: str, heard: Replay, reference: Replay, truth: ClipTruth) -> dict[str, Any]:
-    value, low, high, groups = group_bootstrap_auc(truth.labels, heard.clip_scores, truth.groups)
-    before, *_ = group_bootstrap_auc(truth.labels, reference.clip_scores, truth.groups, n=1)
-    loss = before - value
-    if loss > INT8_MAX_AUC_LOSS:
-        raise FaultFound(
-            f"{label} loses {loss:.4f} of clip AUC ({value:.4f} against {before:.4f}); "
-            f"{INT8_MAX_AUC_LOSS:g} is allowed"
+def _summary(scores: dict[str, Any]) -> str:
+    said = f"agrees, max abs {scores['golden_max_abs']:.2g}"
+    if "time_f1_loss" in scores:
+        said += (
+            f"; loses {scores['clip_auc_loss']:+.4f} of clip AUC, {scores['time_f1_loss']:+.4f} of "
+            f"time F1; false alarms {scores['false_alarms_torch_fp32']} before, "
+            f"{scores['false_alarms']} after, in {scores['stream_hours']:.1f} h"
         )
-    return {
-        "split": SCORE_SPLIT,
-        "clip_auc": value,
-        "clip_auc_ci95": [low, high],
-        "clip_auc_torch_fp32": before,
-        "clip_auc_loss": loss,
-        "clips": len(truth.labels),
-        "groups": groups,
-    }
+    return said
 
 
-def _int8_tolerance(
-    max_abs: float, mean_abs: float, scores: dict[str, Any], calibrated_on: str
-) -> Tolerance:
+def _tolerance(precision: str, scores: dict[str, Any], made_by: str) -> Tolerance:
     """Twice what was measured: kernels of another processor may round a step the other way."""
-    limit = max(0.02, math.ceil(200.0 * max_abs) / 100.0)
-    loss = (
-        f"clip AUC on {scores['clips']} {scores['split']} clips of {scores['groups']} groups is "
-        f"{scores['clip_auc']:.4f} against {scores['clip_auc_torch_fp32']:.4f} in torch fp32"
-        if "clip_auc" in scores
-        else "no labelled clips were given, so score loss was not measured"
-    )
+    max_abs = scores["golden_max_abs"]
+    limit = max(LEAST_TOLERANCE[precision], math.ceil(2000.0 * max_abs) / 1000.0)
     return Tolerance(
         cry_probability_max_abs=limit,
         justification=(
-            f"Post-training static int8, calibrated on {calibrated_on} with streamed states. "
-            f"Measured on the golden clip: max abs {max_abs:.4f}, mean abs {mean_abs:.5f}; {loss}. "
-            "The limit is twice the maximum measured, since processors round differently."
+            f"{made_by} Measured on the golden clip: max abs {max_abs:.4f}, mean abs "
+            f"{scores['golden_mean_abs']:.5f}; clip AUC on {scores['clips']} {scores['split']} "
+            f"clips of {scores['groups']} groups {scores['clip_auc']:.4f} against "
+            f"{scores['clip_auc_torch_fp32']:.4f} in torch fp32; on {scores['stream_hours']:.1f} h "
+            f"of streams time F1 {scores['time_f1']:.4f} against "
+            f"{scores['time_f1_torch_fp32']:.4f}, false alarms {scores['false_alarms']} against "
+            f"{scores['false_alarms_torch_fp32']}. The limit is twice the maximum measured, since "
+            "processors round differently."
         ),
     )
