@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="needs the train extra")
 
 from crykit.errors import CrykitError, UsageError  # noqa: E402
 from crykit.nn.encoders import ENCODERS  # noqa: E402
+from crykit.nn.pretrained import random_pretrained, save_pretrained  # noqa: E402
 from crykit_train import hear  # noqa: E402
-from crykit_train.pretrained import random_pretrained, save_pretrained  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

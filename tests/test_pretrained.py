@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 from crykit.errors import InputError  # noqa: E402
 from crykit.nn.logmel import LogMel  # noqa: E402
-from crykit_train.pretrained import (  # noqa: E402
+from crykit.nn.pretrained import (  # noqa: E402
     PROJECTOR_LAYER,
     Pretrained,
     load_pretrained,

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from click.testing import CliRunner  # noqa: E402
 
 from crykit.errors import CrykitError, InputError, UsageError  # noqa: E402
+from crykit.nn.pretrained import load_pretrained, random_pretrained, save_pretrained  # noqa: E402
 from crykit_train.commands import command  # noqa: E402
-from crykit_train.pretrained import load_pretrained, random_pretrained, save_pretrained  # noqa: E402
 from crykit_train.probe.subsets import draw_subset  # noqa: E402
 from crykit_train.probe.timestamps import (  # noqa: E402
     ChunkRecipe,

@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 from crykit.dataset import Clip  # noqa: E402
 from crykit.errors import FaultFound  # noqa: E402
-from crykit_train.pretrained import random_pretrained  # noqa: E402
+from crykit.nn.pretrained import random_pretrained  # noqa: E402
 from crykit_train.probe.recipes import ProtocolRecipe  # noqa: E402
 from crykit_train.probe.schedule import HalvingSchedule  # noqa: E402
 from crykit_train.probe.sources import Body  # noqa: E402

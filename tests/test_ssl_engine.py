@@ -23,9 +23,9 @@ from ssl_toy import write_manifest  # noqa: E402
 
 from crykit.dataset import read_manifest  # noqa: E402
 from crykit.errors import FaultFound, InputError, UsageError  # noqa: E402
+from crykit.nn.pretrained import load_pretrained  # noqa: E402
 from crykit_train.commands import pretrain  # noqa: E402
 from crykit_train.data.shards import write_shards  # noqa: E402
-from crykit_train.pretrained import load_pretrained  # noqa: E402
 from crykit_train.recipe import load_recipe  # noqa: E402
 from crykit_train.ssl import engine  # noqa: E402
 from crykit_train.ssl.adaptation import adaptation_plan  # noqa: E402

@@ -22,7 +22,7 @@ from crykit.errors import UsageError
 from crykit.nn.encoders import ENCODERS
 from crykit.nn.frontend import HOP_SAMPLES, SAMPLE_RATE_HZ
 from crykit.nn.logmel import HOP_MS
-from crykit_train.pretrained import RECORD, Pretrained, load_pretrained, random_pretrained
+from crykit.nn.pretrained import RECORD, Pretrained, load_pretrained, random_pretrained
 
 WINDOW_MS, TIMESTAMP_HOP_MS = 1_000, 50
 WINDOWS_AT_ONCE = 128

@@ -141,14 +141,14 @@ def _ask(
 
 
 def _encoder_leaky(run: Path) -> bool:
-    from crykit_train.pretrained import load_pretrained
+    from crykit.nn.pretrained import load_pretrained
 
     return bool(load_pretrained(run).record.get("leaky"))
 
 
 def _encoder_features(run: Path) -> tuple[Features, int, int]:
     """A pre-trained encoder's embedding of each second, every half second."""
-    from crykit_train.pretrained import load_pretrained
+    from crykit.nn.pretrained import load_pretrained
 
     pretrained = load_pretrained(run)
     window, hop = 16_000, 8_000

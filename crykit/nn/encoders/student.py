@@ -58,5 +58,6 @@ class StudentEncoder(Encoder):
     def frames(self, log_mel: Tensor) -> Tensor:
         t = log_mel.shape[3] // FRAME_HOPS * FRAME_HOPS
         features = self.features(log_mel[..., :t])
-        _, embedding, _ = self.student.logits(features, *self.student.initial_state(len(features)))
+        state = self.student.initial_state(features.shape[0])  # `len` would fix the batch at export
+        _, embedding, _ = self.student.logits(features, *state)
         return embedding

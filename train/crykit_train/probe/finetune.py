@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save
 
 from crykit.dataset import read_manifest
-from crykit_train.pretrained import Pretrained, save_pretrained
+from crykit.nn.pretrained import Pretrained, save_pretrained
 from crykit_train.probe.ledger import Ledger, key_of, write_bytes, write_json
 from crykit_train.probe.outcome import Outcome, pooled
 from crykit_train.probe.protocol import evaluate_source

@@ -21,8 +21,8 @@ from crykit.dataset import Clip, read_clip
 from crykit.errors import InputError, UsageError
 from crykit.files import write_aside
 from crykit.nn.frontend import MEL_MAX_HZ, MEL_MIN_HZ, hz_to_mel
+from crykit.nn.pretrained import Pretrained, load_pretrained, random_pretrained
 from crykit_train.compare import compare_of
-from crykit_train.pretrained import Pretrained, load_pretrained, random_pretrained
 from crykit_train.probe.recipes import ModelRecipe, Precision
 from crykit_train.ssl.corpus import LogMelCorpus, window_frames
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from crykit.dataset import Clip, read_manifest
-from crykit_train.pretrained import RECORD
+from crykit.nn.pretrained import RECORD
 from crykit_train.probe.ledger import Ledger, key_of, write_bytes, write_json
 from crykit_train.probe.metrics import difference
 from crykit_train.probe.protocol import evaluate_source

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from crykit.dataset import SAMPLE_RATE_HZ, Clip, read_manifest
 from crykit.errors import InputError, UsageError
+from crykit.nn.pretrained import Pretrained
 from crykit.nn.student import FRAME_SAMPLES
 from crykit.scoring import Span, auc, merge_spans, read_reference
 from crykit_train.nights import KINDS, STREAM_S, compose_night
-from crykit_train.pretrained import Pretrained
 from crykit_train.probe.ledger import Ledger, key_of, write_json
 from crykit_train.probe.sources import Body, Source, heard_sources, open_source
 from crykit_train.probe.table import Row

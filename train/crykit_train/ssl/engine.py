@@ -24,8 +24,8 @@ from torch import Tensor
 
 from crykit.errors import FaultFound, InputError, UsageError
 from crykit.nn.logmel import LogMel
+from crykit.nn.pretrained import Pretrained, save_pretrained
 from crykit_train import checkpoint
-from crykit_train.pretrained import Pretrained, save_pretrained
 from crykit_train.ssl.augment import Augmenter
 from crykit_train.ssl.build import (
     Plan,

@@ -156,7 +156,7 @@ def pretrain_domains(
 
 def _check_finished(folder: Path, recipe: PretrainRecipe, heard: Sequence[Clip]) -> None:
     """Refuse an encoder of another recipe or of other clips."""
-    from crykit_train.pretrained import load_pretrained
+    from crykit.nn.pretrained import load_pretrained
 
     record = load_pretrained(folder).record["training"]
     asked = msgspec.json.decode(msgspec.json.encode(recipe))

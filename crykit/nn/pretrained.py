@@ -2,8 +2,11 @@
 
 Every training of an encoder leaves ``encoder.safetensors`` (the tensors of the encoder and of the
 head, if it transfers through one) and ``encoder.json`` (which encoder, how its log-mel is
-normalised, and what it was trained on).
+normalised, and what it was trained on). Probes, teachers and the export read them here.
 """
+
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ from crykit.errors import InputError, UsageError
 from crykit.files import write_aside
 from crykit.nn.encoders import Encoder, build_encoder
 from crykit.nn.logmel import HOP_MS, LogMel
-from crykit_train.checkpoint import prefixed, under
 
 FORMAT = 1
 WEIGHTS, RECORD = "encoder.safetensors", "encoder.json"
@@ -83,18 +85,17 @@ class Pretrained:
 
 def random_pretrained(name: str, **options: Any) -> Pretrained:
     """Random weights, in evaluation mode, and a log-mel that is left as it is."""
-    record = {
+    encoder = build_encoder(name, **options).eval()
+    record: dict[str, Any] = {
         "format": FORMAT,
         "encoder": {"name": name, "options": options},
-        "log_mel": {"n_mels": 0, "mean": 0.0, "std": 1.0},
+        "log_mel": {"n_mels": encoder.n_mels, "mean": 0.0, "std": 1.0},
         "head": None,
         "objective": "none",
         "stage": "pretrain",
         "leaky": False,
         "training": {},
     }
-    encoder = build_encoder(name, **options).eval()
-    record["log_mel"]["n_mels"] = encoder.n_mels
     return Pretrained(encoder, 0.0, 1.0, None, record)
 
 
@@ -104,9 +105,13 @@ def save_pretrained(folder: Path, pretrained: Pretrained) -> None:
     Raises:
         InputError: a weight is not a number.
     """
-    tensors = prefixed("encoder", pretrained.encoder.state_dict())
-    if pretrained.head is not None:
-        tensors |= prefixed("head", pretrained.head.state_dict())
+    parts = {"encoder": pretrained.encoder, "head": pretrained.head}
+    tensors = {
+        f"{part}.{key}": value
+        for part, module in parts.items()
+        if module is not None
+        for key, value in module.state_dict().items()
+    }
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(f"{folder}: {key} holds values that are not numbers; nothing written")
@@ -152,9 +157,9 @@ def load_pretrained(path: Path) -> Pretrained:
             raise InputError(f"{path / RECORD}: expected the head {PROJECTOR_LAYER}, got {kind!r}")
         head = nn.Sequential(nn.Linear(encoder.embedding_size, size), nn.ReLU())
     tensors = _read_tensors(path / WEIGHTS)
-    _restore(encoder, under("encoder", tensors), f"{path / WEIGHTS}: encoder {name}")
+    _restore(encoder, _under("encoder.", tensors), f"{path / WEIGHTS}: encoder {name}")
     if head is not None:
-        _restore(head, under("head", tensors), f"{path / WEIGHTS}: head")
+        _restore(head, _under("head.", tensors), f"{path / WEIGHTS}: head")
         head.eval()
     return Pretrained(encoder.eval(), mean, std, head, record)
 
@@ -179,6 +184,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); train the encoder again") from None
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _restore(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
