@@ -142,7 +142,8 @@ def rows_of(report: Report, part: Part) -> list[Row]:
 
 def footnotes(report: Report) -> list[str]:
     """Conditions, what the accuracy rests on, and each row's remark."""
-    lines = [_conditions(report.conditions), _timing(report.conditions["timing"])]
+    lines = [f"Chosen: {line}" for line in (report.choice or {}).get("why", [])]
+    lines += [_conditions(report.conditions), _timing(report.conditions["timing"])]
     peak = report.conditions["peak_macs_per_s"]
     if peak:
         lines.append(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -39,17 +40,21 @@ class Hearing:
         if not wanted or not (self.clips or self.streams):
             return
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        done: list[str] = []
+        free, done = SimpleQueue[int](), list[str]()
+        for core in cores:
+            free.put(core)
 
-        def ask(place: tuple[int, Entry]) -> None:
-            index, entry = place
-            guarded(entry, lambda e: self._ask(e, cores[index % len(cores)]))
+        def ask(entry: Entry) -> None:
+            core = free.get()
+            guarded(entry, lambda e: self._ask(e, core))
+            free.put(core)
             done.append(entry.row.id)
             self.progress.say(f"accuracy: {entry.row.id}", len(done) / len(wanted))
 
         self.progress.say(f"accuracy: {len(wanted)} rows", 0.0)
         with ThreadPoolExecutor(len(cores)) as pool:
-            list(pool.map(ask, enumerate(wanted)))
+            # The longest first, so that no CPU is left with one alone at the end.
+            list(pool.map(ask, sorted(wanted, key=lambda e: -(e.row.cpu_ms_per_audio_s or 0.0))))
         for entry in wanted:
             self._compare_with_torch(entry, wanted)
 

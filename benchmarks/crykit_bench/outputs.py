@@ -26,6 +26,8 @@ class Outputs:
 
     json: str | None = None
     csv: Path | None = None
+    html: Path | None = None
+    markdown: Path | None = None
 
     def check(self) -> None:
         """Refuse before minutes of measuring what could not be written after them.
@@ -34,7 +36,7 @@ class Outputs:
             InputError: a folder is missing or cannot be written.
         """
         json = Path(self.json) if self.json not in (None, "-") else None
-        for path in (json, self.csv):
+        for path in (json, self.csv, self.html, self.markdown):
             if path is None:
                 continue
             folder = path.parent
@@ -43,6 +45,9 @@ class Outputs:
 
     def write(self, report: Report) -> None:
         """Print the tables, then write each file aside and rename it."""
+        from crykit_bench.html import page
+        from crykit_bench.markdown import document
+
         # A table cut off at 80 columns would lose its numbers, so a pipe gets it whole.
         console = Console(stderr=self.json == "-")
         wide = Console(file=console.file, width=WIDEST)
@@ -54,6 +59,10 @@ class Outputs:
             _write(Path(self.json), encoded)
         if self.csv:
             _write(self.csv, as_csv(report).encode())
+        if self.html:
+            _write(self.html, page(report).encode())
+        if self.markdown:
+            _write(self.markdown, document(report).encode())
 
 
 def _write(path: Path, content: bytes) -> None:

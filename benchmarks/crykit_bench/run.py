@@ -27,7 +27,7 @@ from crykit_bench.rows import Entry
 from crykit_bench.sizes import count_macs, count_parameters
 from crykit_bench.timing import Rounds
 
-DEFAULT_BUDGET_S, QUICK_BUDGET_S = 60.0, 5.0
+QUICK_BUDGET_S = 5.0
 NETWORK_STEPS = 200
 
 
@@ -52,7 +52,7 @@ class Bench:
     streams: StreamTruth | None = None
     core: int = 0
     threads: int = 1
-    budget_s: float = DEFAULT_BUDGET_S
+    budget_s: float = 60.0
     quick: bool = False
     seed: int = 0
     command: str = ""
