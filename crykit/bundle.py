@@ -6,13 +6,13 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from crykit.errors import InputError, UsageError
 from crykit.files import write_aside
-from crykit.manifest import FORMAT_VERSION, Artefact, FileEntry, Manifest
+from crykit.manifest import FORMAT_VERSION, Artefact, EncoderManifest, FileEntry, Manifest
 
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -33,13 +33,39 @@ class BundleDigestError(InputError):
     """The bundle's files are not those that its manifest lists: tampered with, or cut short."""
 
 
-class Bundle:
-    """An opened bundle: its manifest and the paths of its verified files."""
+M = TypeVar("M", Manifest, EncoderManifest)
 
-    def __init__(self, path: Path, manifest: Manifest, manifest_sha256: str) -> None:
+
+class VerifiedFolder(Generic[M]):
+    """What every opened bundle is: a manifest, and the paths of its verified files."""
+
+    def __init__(self, path: Path, manifest: M, manifest_sha256: str) -> None:
         self.folder = path
-        self.manifest = manifest
+        self.manifest: M = manifest
         self.manifest_sha256 = manifest_sha256
+
+    @property
+    def model_id(self) -> str:
+        """``name@sha256:<12 hex>`` of the manifest, which itself fixes every other file."""
+        return f"{self.manifest.name}@sha256:{self.manifest_sha256[:12]}"
+
+    def path(self, name: str) -> Path:
+        """The path of a file that the manifest lists.
+
+        Raises:
+            InputError: it does not list it.
+        """
+        if name not in self.manifest.files:
+            raise InputError(f"{self.folder}: the manifest lists no file {name!r}")
+        return self.folder / name
+
+
+class EncoderBundle(VerifiedFolder[EncoderManifest]):
+    """An opened encoder; see `open_any`."""
+
+
+class Bundle(VerifiedFolder[Manifest]):
+    """An opened detector."""
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True) -> Bundle:
@@ -51,38 +77,23 @@ class Bundle:
                 where the same process has done it already.
 
         Raises:
+            UsageError: the bundle is an encoder.
             InputError: no bundle, a manifest that makes no sense or is of a newer format, a path
                 that leads out of the folder, a pickled file.
             BundleDigestError: a file is missing, surplus, cut short or altered.
         """
-        folder = Path(path)
-        raw = _read_manifest(folder)
-        manifest = _parse_manifest(folder, raw)
-        for name in manifest.files:
-            _check_name(folder, name)
-        if verify:
-            _check_files(folder, manifest.files)
-        return cls(folder, manifest, hashlib.sha256(raw).hexdigest())
-
-    @property
-    def model_id(self) -> str:
-        """``name@sha256:<12 hex>`` of the manifest, which itself fixes every other file."""
-        return f"{self.manifest.name}@sha256:{self.manifest_sha256[:12]}"
+        opened = open_any(path, verify)
+        if isinstance(opened, EncoderBundle):
+            raise UsageError(
+                f"{opened.manifest.name} is an encoder: it has no state to step with and detects "
+                "no cries; use it with: crykit embed --model"
+            )
+        return opened
 
     @property
     def has_weights(self) -> bool:
         """Whether the torch weights are in the bundle."""
         return WEIGHTS_NAME in self.manifest.files
-
-    def path(self, name: str) -> Path:
-        """The path of a file that the manifest lists.
-
-        Raises:
-            InputError: it does not list it.
-        """
-        if name not in self.manifest.files:
-            raise InputError(f"{self.folder}: the manifest lists no file {name!r}")
-        return self.folder / name
 
     def artefact(self, runtime: str, precision: str, step_samples: int | None = None) -> Artefact:
         """The artefact for a runtime, precision and step (the manifest's own unless given).
@@ -101,6 +112,21 @@ class Bundle:
         offered = sorted({manifest.step_of(artefact) for artefact in manifest.artefacts})
         in_ms = [1000 * samples / manifest.sample_rate_hz for samples in (step_samples, *offered)]
         return f"{what} of {in_ms[0]:g} ms steps; it has {', '.join(f'{ms:g}' for ms in in_ms[1:])}"
+
+
+def open_any(path: str | Path, verify: bool = True) -> Bundle | EncoderBundle:
+    """As `Bundle.open`, for bundles of every kind."""
+    folder = Path(path)
+    raw = _read_manifest(folder)
+    manifest = _parse_manifest(folder, raw)
+    for name in manifest.files:
+        _check_name(folder, name)
+    if verify:
+        _check_files(folder, manifest.files)
+    digest = hashlib.sha256(raw).hexdigest()
+    if isinstance(manifest, EncoderManifest):
+        return EncoderBundle(folder, manifest, digest)
+    return Bundle(folder, manifest, digest)
 
 
 def resolve_model(model: str | Path | None = None) -> Path:
@@ -164,7 +190,7 @@ def digest_files(folder: str | Path) -> dict[str, FileEntry]:
     return entries
 
 
-def write_manifest(folder: str | Path, fields: dict[str, Any]) -> Manifest:
+def write_manifest(folder: str | Path, fields: dict[str, Any]) -> Manifest | EncoderManifest:
     """Digest the folder's files, check the manifest and write it, aside and then renamed.
 
     Args:
@@ -198,19 +224,22 @@ def _read_manifest(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-class _Version(msgspec.Struct):
+class _Head(msgspec.Struct):
     format_version: int
+    kind: str = "detector"
 
 
-def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
+def _parse_manifest(folder: Path, raw: bytes) -> Manifest | EncoderManifest:
     try:
-        version = msgspec.json.decode(raw, type=_Version).format_version
+        head = msgspec.json.decode(raw, type=_Head)
+        version = head.format_version
         if version != FORMAT_VERSION:
             hint = "upgrade crykit to read it" if version > FORMAT_VERSION else "export it anew"
             raise InputError(
                 f"{folder}: bundle format {version}, but this crykit reads {FORMAT_VERSION}; {hint}"
             )
-        return msgspec.json.decode(raw, type=Manifest)
+        kind = EncoderManifest if head.kind == "encoder" else Manifest
+        return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{folder}: {MANIFEST_NAME} is not a manifest: {error}") from None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import msgspec
 
@@ -73,6 +74,46 @@ class Artefact(msgspec.Struct, frozen=True):
         return f"{self.runtime} {self.precision}{step}"
 
 
+class ClipTensor(msgspec.Struct, frozen=True):
+    """An input or output of a graph that hears whole clips: a dynamic size is given by its name."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+
+
+class ClipArtefact(msgspec.Struct, frozen=True, kw_only=True):
+    """One graph that hears a whole clip at once, from a fresh start, without states.
+
+    Args:
+        input: ``samples`` (batch, samples).
+        tolerance: how far an output may stray from torch, as a share of its largest value.
+        min_samples, max_samples: of a clip; no longest where that is None.
+        multiple_of: a clip has a multiple of so many samples; zeros fill it.
+        max_batch: clips at once; None for any number.
+        scores: what was measured, by output.
+    """
+
+    runtime: str
+    precision: str
+    file: str
+    input: ClipTensor
+    outputs: tuple[ClipTensor, ...]
+    tolerance: float
+    min_samples: int
+    max_samples: int | None = None
+    multiple_of: int = 1
+    max_batch: int | None = None
+    scores: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        longest = self.max_samples
+        if self.min_samples < 1 or self.multiple_of < 1 or len(self.input.shape) != 2:
+            raise ValueError("a clip artefact takes (batch, samples), one sample at least")
+        if longest is not None and longest < self.min_samples:
+            raise ValueError(f"the longest clip, {longest}, is shorter than the shortest")
+
+
 class ClipPooling(msgspec.Struct, frozen=True):
     """How `classify` makes one number of a clip: the mean of its highest frame probabilities."""
 
@@ -112,9 +153,15 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a device must know of a model. Times are in samples, durations in their unit."""
+    """Everything a device must know of a detector. Times are in samples, durations in their unit.
+
+    Args:
+        artefacts: models that hear a stream, step by step.
+        clips: models that hear whole clips.
+    """
 
     format_version: int
+    kind: Literal["detector"] = "detector"
     name: str
     version: str
     licence: str
@@ -173,3 +220,43 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             if wanted and self.step_of(artefact) == step:
                 return artefact
         return None
+
+
+class EncoderManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a device must know of an encoder, which makes embeddings and detects nothing.
+
+    Args:
+        embedding_size: of a whole clip's embedding.
+        frame_size: of a frame's.
+        hop_samples: from one frame embedding to the next.
+        centre_samples: the centre of what the first frame embedding sees.
+        architecture: the encoder's name and options.
+    """
+
+    format_version: int
+    kind: Literal["encoder"]
+    name: str
+    version: str
+    licence: str
+    created: str
+    description: str
+    sample_rate_hz: int
+    embedding_size: int
+    frame_size: int
+    hop_samples: int
+    centre_samples: float
+    architecture: dict[str, Any]
+    clips: tuple[ClipArtefact, ...]
+    files: dict[str, FileEntry]
+    training: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.sample_rate_hz <= 0 or self.hop_samples <= 0:
+            raise ValueError("sample_rate_hz and hop_samples must be positive")
+        _check_listed(self.clips, self.files)
+
+
+def _check_listed(clips: Iterable[ClipArtefact], files: dict[str, FileEntry]) -> None:
+    for clip in clips:
+        if clip.file not in files:
+            raise ValueError(f"the artefact file {clip.file!r} is not among its files")
