@@ -18,10 +18,7 @@ from crykit_app.faults import StoreError
 from crykit_app.messages import CryBegan, CryEnded, Message, StoreRecovered, StoreTrouble
 from crykit_app.sources import Source, wall_clock
 from crykit_app.store import OPENING_PATIENCE_S, WRITING_PATIENCE_S, EventStore
-from crykit_app.stretches import WALL_CLOCK_KINDS, Stretch, Stretches
-
-SIGN_OF_LIFE_S = 60.0
-"""How much of a stretch a power cut may hide; seldom enough for a memory card."""
+from crykit_app.stretches import SIGN_OF_LIFE_S, WALL_CLOCK_KINDS, Stretch, Stretches
 
 RETRY_S = 5.0
 RETRY_PATIENCE_S = 0.1

@@ -10,6 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+SIGN_OF_LIFE_S = 60.0
+"""How often the end of a stretch is written: so much of it a power cut may hide; seldom enough for
+a memory card."""
+
 TOLERANCE_S = 5.0
 """What scheduling and buffers may put between the two clocks."""
 
