@@ -1,6 +1,6 @@
-"""The Android kit: its plain Kotlin compiled and tested on the JVM, the rest looked through.
+"""The Android kit: its plain Kotlin compiled and run on the JVM, its app type-checked.
 
-What needs the Android SDK (the app module, the test on a device) is not built here.
+What needs the Android SDK or a device is not built here: stubs stand for it.
 """
 
 from __future__ import annotations
@@ -9,50 +9,33 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from kotlin_tools import (
+    HARNESS,
+    TEMPLATE,
+    Kotlin,
+    defined_resources,
+    find_kotlin,
+    serve,
+    versions,
+    write_stubs,
+)
 
 from crykit.bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
-TEMPLATE = ROOT / "export" / "kits" / "android"
 APP = TEMPLATE / "app" / "src" / "main"
 ANDROID = "{http://schemas.android.com/apk/res/android}"
 TOOLS = "{http://schemas.android.com/tools}"
-JAVA_JARS = Path("/usr/share/java")
-COMPILER = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
-SERIALIZATION = "org.jetbrains.kotlinx.serialization.compiler.extensions."
-
-
-@dataclass(frozen=True)
-class Kotlin:
-    """A compiler, run by `java`, and what is on the classpath of what it compiles."""
-
-    compiler: Path
-    libraries: list[Path]
-
-    def java(self, classpath: list[Path], *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        command += ["-cp", ":".join(map(str, classpath)), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture(scope="session")
-def kotlin() -> Kotlin:
-    """The compiler that `make kotlin` fetches, and JUnit from the system."""
-    jars = Path(sys.prefix) / "kotlin" / "run_kotlin_kernel" / "jars"
-    compilers = list(jars.glob("kotlin-jupyter-kernel-*-all.jar"))
-    junit = [JAVA_JARS / "junit4.jar", JAVA_JARS / "hamcrest-core.jar"]
-    if not compilers or shutil.which("java") is None or not all(j.exists() for j in junit):
-        pytest.skip("needs java, junit4 (apt install default-jre-headless junit4), `make kotlin`")
-    libraries = [*jars.glob("kotlin-stdlib-*.jar"), *jars.glob("kotlinx-serialization-*.jar")]
-    return Kotlin(compilers[0], [*libraries, *junit])
+def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
+    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
 
 
 @pytest.fixture(scope="session")
@@ -66,51 +49,36 @@ def android_kit(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def payload(android_kit: Path) -> Path:
+    return android_kit / "app" / "src" / "main" / "assets" / "kit"
+
+
+@pytest.fixture(scope="session")
 def classes(kotlin: Kotlin, android_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`core` and its tests, compiled as the kit's Gradle would, warnings being errors."""
-    folder = tmp_path_factory.mktemp("kotlin")
-    # The compiler's jar holds the plugin for @Serializable among others, which clash when loaded
-    # together: this jar names that one alone.
-    plugin = folder / "serialization.jar"
-    with zipfile.ZipFile(plugin, "w") as jar:
-        jar.writestr(
-            "META-INF/services/org.jetbrains.kotlin.compiler.plugin.CompilerPluginRegistrar",
-            f"{SERIALIZATION}SerializationComponentRegistrar\n",
-        )
-    language = ".".join(versions()["kotlin"].split(".")[:2])
-    done = kotlin.java(
-        [kotlin.compiler],
-        COMPILER,
-        *("-Werror", "-no-stdlib", "-no-reflect", f"-Xplugin={plugin}", "-jvm-target", "17"),
-        *("-language-version", language, "-api-version", language),
-        *("-cp", ":".join(map(str, kotlin.libraries)), "-d", str(folder / "classes")),
-        *map(str, sorted((android_kit / "core").rglob("*.kt"))),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "classes"
+    """`core`, its tests, and the harness that runs it over pipes."""
+    folder = tmp_path_factory.mktemp("classes")
+    sources = [*(android_kit / "core").rglob("*.kt"), *HARNESS.glob("*.kt")]
+    kotlin.compile(sorted(sources), [], folder)
+    return folder
 
 
 def run_junit(kotlin: Kotlin, classes: Path, payload: Path) -> str:
     tests = sorted(f"crykit.core.{path.stem}" for path in classes.rglob("*Test.class"))
-    done = kotlin.java(
+    command = kotlin.java(
         [classes, *kotlin.libraries],
         f"-Dcrykit.kit={payload}",
         "org.junit.runner.JUnitCore",
         *tests,
     )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     return done.stdout + done.stderr
-
-
-def versions() -> dict[str, str]:
-    text = (TEMPLATE / "gradle" / "libs.versions.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)["versions"]
 
 
 @pytest.mark.executorch
 def test_the_plain_kotlin_passes_its_own_tests(
-    kotlin: Kotlin, classes: Path, android_kit: Path
+    kotlin: Kotlin, classes: Path, payload: Path
 ) -> None:
-    said = run_junit(kotlin, classes, android_kit / "app/src/main/assets/kit")
+    said = run_junit(kotlin, classes, payload)
     passed = re.search(r"OK \((\d+) tests\)", said)
     assert passed and int(passed[1]) >= 24, said
 
@@ -126,25 +94,54 @@ def test_the_plain_kotlin_passes_its_own_tests(
 def test_the_kotlin_tests_fail_where_the_golden_files_say_otherwise(
     kotlin: Kotlin,
     classes: Path,
-    android_kit: Path,
+    payload: Path,
     tmp_path: Path,
     file: str,
     field: str,
     test: str,
 ) -> None:
-    payload = tmp_path / "kit"
-    shutil.copytree(android_kit / "app/src/main/assets/kit", payload)
-    text = (payload / file).read_text(encoding="utf-8")
+    altered = tmp_path / "kit"
+    shutil.copytree(payload, altered)
+    text = (altered / file).read_text(encoding="utf-8")
     changed = re.sub(rf'("{field}": ?)(\d+)', lambda m: f"{m[1]}{int(m[2]) + 640}", text, count=1)
     assert changed != text
-    (payload / file).write_text(changed, encoding="utf-8")
-    said = run_junit(kotlin, classes, payload)
+    (altered / file).write_text(changed, encoding="utf-8")
+    said = run_junit(kotlin, classes, altered)
     assert "FAILURES!!!" in said and test in said
 
 
 @pytest.mark.executorch
-def test_the_payload_lies_where_the_app_and_its_tests_look(android_kit: Path) -> None:
-    payload = android_kit / "app" / "src" / "main" / "assets" / "kit"
+def test_the_kotlin_listener_hears_with_the_real_programs_what_python_hears(
+    kotlin: Kotlin, classes: Path, payload: Path
+) -> None:
+    pytest.importorskip("crykit_executorch")
+    command = kotlin.java(
+        [classes, *kotlin.libraries], f"-Dcrykit.kit={payload}", "crykit.piped.PipedKt"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        heard = serve(process, payload)
+    expected = json.loads((payload / "golden" / "expected.json").read_text(encoding="utf-8"))
+    assert heard["cry_probability"] == pytest.approx(expected["cry_probability"], abs=1e-6)
+    assert heard["events"] == [
+        [event["onset_sample"], event["offset_sample"]] for event in expected["events"]
+    ]
+
+
+@pytest.mark.executorch
+def test_the_app_fits_the_plain_part_and_stubs_of_android(
+    kotlin: Kotlin, classes: Path, tmp_path: Path
+) -> None:
+    write_stubs(tmp_path / "stubs")
+    sources = sorted((TEMPLATE / "app" / "src").rglob("*.kt"))
+    kotlin.compile([*sources, tmp_path / "stubs"], [classes], tmp_path / "app")
+    assert list((tmp_path / "app").rglob("ListenService.class"))
+
+
+@pytest.mark.executorch
+def test_the_payload_lies_where_the_app_and_its_tests_look(
+    android_kit: Path, payload: Path
+) -> None:
     kit = json.loads((payload / "kit.json").read_text(encoding="utf-8"))
     assert kit["runtime"] == "executorch"
     for path in (kit["frontend"]["file"], kit["network"]["file"], *kit["golden"].values()):
@@ -177,16 +174,10 @@ def test_the_manifest_asks_for_the_microphone_and_never_for_the_network() -> Non
 def test_every_resource_that_is_named_exists_and_none_lies_idle() -> None:
     files = [*APP.rglob("*.kt"), *APP.rglob("*.xml")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    defined = {("drawable", path.stem) for path in (APP / "res" / "drawable").iterdir()}
-    defined |= {("layout", path.stem) for path in (APP / "res" / "layout").iterdir()}
-    for path in (APP / "res" / "values").iterdir():
-        for entry in ElementTree.parse(path).getroot():
-            defined.add((entry.tag, entry.attrib["name"]))
-    defined |= {("id", name) for name in re.findall(r"@\+id/(\w+)", text)}
     named = set(re.findall(r"(?<![\w.])R\.(\w+)\.(\w+)", text))
     named |= set(re.findall(r'"@(string|color|drawable|style|layout)/(\w+)"', text))
     named |= set(re.findall(r">@(color)/(\w+)<", text))
-    assert named == defined
+    assert named == defined_resources()
 
 
 def test_versions_are_pinned_and_executorch_is_the_one_that_exports() -> None:
