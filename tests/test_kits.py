@@ -120,6 +120,26 @@ def test_int8_is_taken_where_there_is_one_else_fp32(bundle: Bundle, altered: Pat
     assert choose_artefact(restate(altered, artefacts=full), "onnx", None).precision == "fp32"
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_golden_cry_that_rounding_could_undo_gives_way_to_a_plain_one(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, plain: bool
+) -> None:
+    runtime = open_runtime(bundle, "onnx", "fp32")
+    sound = kit_payload.cry_in_a_room(0, 16_000)[: 84 * 2560]
+    answers = {"cry_probability": kit_payload.hear(bundle, runtime, sound).cry_probability}
+    monkeypatch.setattr(kit_payload, "read_golden", lambda _: (sound, answers))
+    judged: list[int] = []
+
+    def is_plain(_: object, heard: kit_payload.Heard) -> bool:
+        judged.append(len(heard.samples))
+        return plain or len(judged) == 2
+
+    monkeypatch.setattr(kit_payload, "_is_plain", is_plain)
+    found = kit_payload.golden_sound(bundle, choose_artefact(bundle, "onnx", "fp32"), runtime)
+    assert judged[0] == len(sound)
+    assert np.array_equal(found.samples, sound) == plain
+
+
 def test_golden_sound_without_a_cry_gives_way_to_one_with(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from crykit.bundle import Bundle
 from crykit.errors import FaultFound
 from crykit.events import CryEvent, CryStarted
 from crykit.files import write_aside
+from crykit.gate import EventGate, GateClosed
 from crykit.listener import FrameBlock
-from crykit.manifest import Artefact, GraphSpec
+from crykit.manifest import Artefact, GraphSpec, Manifest
 from crykit.offline import make_listener
 from crykit.runtime import Runtime, open_runtime
 from crykit.synth import synthetic_cry
@@ -126,20 +128,37 @@ def _file_name(bundle: Bundle, artefact: Artefact, what: str) -> str:
 
 
 def golden_sound(bundle: Bundle, artefact: Artefact, runtime: Runtime) -> Heard:
-    """The bundle's golden clip, checked against torch; a synthetic cry where that has no event."""
+    """The bundle's golden clip, checked against torch, if its cries are plain ones.
+
+    Else the first synthetic cry that is: a phone's resampler and another processor's rounding must
+    not decide whether there is one. The first with any event at all is the last resort.
+    """
     samples, expected = _bundle_golden(bundle)
-    heard = hear(bundle, runtime, samples)
-    _check(artefact, heard.cry_probability, expected)
-    if heard.events:
-        return heard
-    for seed in range(CRY_TRIES):
-        heard = hear(bundle, runtime, cry_in_a_room(seed, bundle.manifest.sample_rate_hz))
-        if heard.events:
+    first = hear(bundle, runtime, samples)
+    _check(artefact, first.cry_probability, expected)
+    rate = bundle.manifest.sample_rate_hz
+    others = (hear(bundle, runtime, cry_in_a_room(seed, rate)) for seed in range(CRY_TRIES))
+    spare: Heard | None = None
+    for heard in itertools.chain([first], others):
+        if heard.events and _is_plain(bundle.manifest, heard):
             return heard
+        spare = spare or (heard if heard.events else None)
+    if spare is not None:
+        return spare
     raise FaultFound(
         f"{bundle.manifest.name}: its gate finds a cry neither in its golden clip nor in "
         f"{CRY_TRIES} synthetic ones, so a kit could prove nothing; choose the gate anew"
     )
+
+
+def _is_plain(manifest: Manifest, heard: Heard) -> bool:
+    """Whether a threshold half way to certainty would find as many cries."""
+    firmer = manifest.gate.override(on_threshold=(1.0 + manifest.gate.on_threshold) / 2.0)
+    gate = EventGate(firmer, manifest.frame_samples, manifest.sample_rate_hz)
+    whole = len(heard.samples) // manifest.frame_samples
+    levels = heard.level_dbfs[:whole].tolist()
+    found = gate.feed(heard.cry_probability[:whole].tolist(), levels) + gate.flush()
+    return sum(isinstance(change, GateClosed) for change in found) == len(heard.events)
 
 
 def _bundle_golden(bundle: Bundle) -> tuple[Float32, Float32]:
