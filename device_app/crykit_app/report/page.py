@@ -64,10 +64,10 @@ def _cautions(night: Night) -> str:
 
 def _tiles(night: Night, zone: bool) -> str:
     quiet, bout = night.longest_quiet, night.longest_bout
-    at_least = "at least " if night.open_cries else ""
-    crying = f"{at_least}{words.length(night.crying_s)}" if night.cries else "none heard"
+    crying = words.length(night.crying_s) if night.cries else "none heard"
+    at_least = "at least, " if night.open_cries else ""
     tiles = [
-        ("Crying", crying, words.counted(len(night.cries), "cry", "cries")),
+        ("Crying", crying, at_least + words.counted(len(night.cries), "cry", "cries")),
         (
             "Longest quiet",
             words.length(quiet.seconds) if quiet else "none",
@@ -214,10 +214,12 @@ def _reading(night: Night) -> str:
 
 
 def _footer(night: Night) -> str:
-    heard = ", ".join(night.sources) or "nothing"
-    models = ", ".join(night.models) or "none"
+    heard = ""
+    if night.sources:
+        by = f"Heard on {', '.join(night.sources)}, by the model {', '.join(night.models)}."
+        heard = f"<p>{escape(by)}</p>"
     return (
-        f'<footer class="dim"><p>Heard on: {escape(heard)}. Model: {escape(models)}.</p>'
+        f'<footer class="dim">{heard}'
         f"<p>Made by crykit {__version__} on {local(night.now):%Y-%m-%d at %H:%M %Z} on this "
         "device, from its own event log. This page asks for nothing from anywhere.</p></footer>"
     )
