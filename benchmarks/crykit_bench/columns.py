@@ -79,7 +79,7 @@ PARTS = (
             ("p95", number("latency_ms_p95", ".3f")),
             ("p99", number("latency_ms_p99", ".3f")),
             ("CPU s/h", number("cpu_s_per_audio_hour", ".2f")),
-            ("RTF", number("real_time_factor", ".5f")),
+            ("RTF", number("real_time_factor", ".4f")),
         ),
     ),
     Part(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from crykit_bench.columns import Part, footnotes, name_of, parts_with_content, rows_of
 from crykit_bench.protocol import Report
 
+# No frame: a row of seven figures has to fit into 80 columns.
+_NARROW: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
+
 
 def print_report(report: Report, console: Console) -> None:
     """The rows by model, then what they rest on."""
     for part in parts_with_content(report):
         console.print(_table(report, part))
+        console.print()
     for line in footnotes(report):
         console.print(line, markup=False, highlight=False)
 
 
 def _table(report: Report, part: Part) -> Table:
     rows = rows_of(report, part)
-    table = Table(title=part.title, title_justify="left", title_style="bold", padding=(0, 1))
+    table = Table(title=part.title, title_justify="left", title_style="bold", **_NARROW)
     for heading in ("", *(heading for heading, _ in part.columns)):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     shown = ""
