@@ -46,13 +46,14 @@ def test_the_parser_would_notice_a_slip() -> None:
 
 
 def test_the_gate_has_every_setting_field_and_step_of_the_python_one() -> None:
-    source = (CORE / "EventGate.swift").read_text(encoding="utf-8")
-    settings = body(source, "struct GateSettings")
+    types = (CORE / "GateSettings.swift").read_text(encoding="utf-8")
+    settings = body(types, "struct GateSettings")
     names = [field.name for field in msgspec.structs.fields(GateSettings)]
     assert re.findall(r"public var (\w+): Double", settings) == [camel(name) for name in names]
     for change in (GateOpened, GateClosed):
-        fields = re.findall(r"public let (\w+):", body(source, f"struct {change.__name__}"))
+        fields = re.findall(r"public let (\w+):", body(types, f"struct {change.__name__}"))
         assert fields == [camel(name) for name in change.__dataclass_fields__]
+    source = (CORE / "EventGate.swift").read_text(encoding="utf-8")
     methods = {name for name in vars(EventGate) if callable(getattr(EventGate, name))}
     wanted = {camel(name.lstrip("_")) for name in methods if not name.startswith("__")}
     written = set(re.findall(r"func (\w+)\(", body(source, "class EventGate")))

@@ -93,9 +93,7 @@
           startedAt = startedAt ?? heardAt
         }
         if read.lostBefore > 0 {
-          // What follows is another stream: close what was open, and keep the clock right.
-          note(try listener.flush(), startedAt, kit)
-          listener.reset(firstSample: listener.clockSample + read.lostBefore)
+          note(try listener.skip(read.lostBefore), startedAt, kit)
           watch.reset()
           missed = (seconds: read.lostBefore / kit.sampleRateHz + 1, at: Date.now)
         }

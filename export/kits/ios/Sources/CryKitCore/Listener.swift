@@ -73,6 +73,14 @@ public final class Listener {
     return found + gate.flush()
   }
 
+  /// `lostSamples` are missing here: what follows is another stream. Closes what was open, starts
+  /// anew, and keeps the clock right.
+  public func skip(_ lostSamples: Int) throws -> [GateChange] {
+    let found = try flush()
+    reset(firstSample: clockSample + lostSamples)
+    return found
+  }
+
   private func step(_ samples: [Float], heard: Int) throws -> [GateChange] {
     let frame = gate.frameSamples
     let kept = (heard + frame - 1) / frame

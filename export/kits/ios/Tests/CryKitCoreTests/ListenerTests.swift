@@ -54,6 +54,16 @@ final class ListenerTests: XCTestCase {
       found.compactMap(\.asClosed).map(\.offsetSample), [(16 * kit.framesPerStep + 1) * kit.frameSamples])
   }
 
+  func testWhereSoundIsMissingACryIsClosedAndTheClockGoesOn() throws {
+    let always = Recorded([Double](repeating: 1, count: 1000), framesPerStep: kit.framesPerStep)
+    let listener = Listener(model: always, gate: kit.makeGate(), stepSamples: kit.stepSamples)
+    let sound = [Float](repeating: 0, count: 16 * kit.stepSamples)
+    let first = try listener.feed(sound) + listener.skip(5000)
+    let second = try listener.feed(sound) + listener.flush()
+    XCTAssertEqual(first.compactMap(\.asClosed).map(\.onsetSample), [0])
+    XCTAssertEqual(second.compactMap(\.asClosed).map(\.onsetSample), [sound.count + 5000])
+  }
+
   func testWhatIsNoSampleIsRefused() {
     for bad in [Float.nan, .infinity, 2e6] {
       XCTAssertThrowsError(try makeListener().feed([0, bad]))

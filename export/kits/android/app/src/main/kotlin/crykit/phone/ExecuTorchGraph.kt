@@ -45,7 +45,7 @@ class LoadedKit(context: Context) : AutoCloseable {
     val model = CryModel(kit, frontend, network)
 
     // ExecuTorch loads from a path, so the asset is written out; its digest is its name, so that an
-    // update of the app never meets an older program.
+    // update of the app never meets an older program. Few and small, the old ones may stay.
     private fun open(context: Context, spec: GraphSpec): ExecuTorchGraph {
         val program = File(context.noBackupFilesDir, "${spec.sha256}.pte")
         val bytes = readProgram(files, spec)

@@ -57,9 +57,7 @@ class ListenEngine(
                 if (read.count > 0) heardNs = System.nanoTime()
                 if (startedAtMs == 0L && read.count > 0) startedAtMs = System.currentTimeMillis()
                 if (read.lostBefore > 0) {
-                    // What follows is another stream: close what was open, and keep the clock right.
-                    note(listener.flush(), kit, startedAtMs)
-                    listener.reset(listener.clockSample + read.lostBefore)
+                    note(listener.skip(read.lostBefore), kit, startedAtMs)
                     watch.reset()
                     missed = Trouble(R.string.trouble_missed, read.lostBefore / kit.sampleRateHz + 1)
                     missedNs = System.nanoTime()

@@ -75,6 +75,16 @@ class Listener(
         addAll(gate.flush())
     }
 
+    /**
+     * [lostSamples] are missing here: what follows is another stream. Closes what was open, starts
+     * anew, and keeps the clock right.
+     */
+    fun skip(lostSamples: Long): List<GateChange> {
+        val found = flush()
+        reset(clockSample + lostSamples)
+        return found
+    }
+
     private fun step(heard: Int): List<GateChange> {
         val frame = gate.frameSamples
         val kept = ceil(heard.toDouble() / frame).toInt()

@@ -56,6 +56,20 @@ class ListenerTest {
     }
 
     @Test
+    fun `where sound is missing a cry is closed and the clock goes on`() {
+        val always = Recorded(List(1000) { 1.0 }, kit.framesPerStep)
+        val listener = Listener(always, kit.newGate(), kit.stepSamples)
+        val length = 16 * kit.stepSamples
+        val first = listener.feed(FloatArray(length)) + listener.skip(5_000)
+        assertEquals(length + 5_000L, listener.clockSample)
+        val second = listener.feed(FloatArray(length)) + listener.flush()
+        assertEquals(listOf(0L), first.filterIsInstance<GateClosed>().map { it.onsetSample })
+        assertEquals(
+            listOf(length + 5_000L), second.filterIsInstance<GateClosed>().map { it.onsetSample },
+        )
+    }
+
+    @Test
     fun `what is no sample is refused`() {
         for (bad in listOf(Float.NaN, Float.POSITIVE_INFINITY, 2e6f)) {
             assertThrows(IllegalArgumentException::class.java) {
