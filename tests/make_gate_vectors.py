@@ -152,7 +152,7 @@ def drawn_cases(tries: int = 3000) -> list[Frames]:
         database=None,
         deadline=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(cases())
     def collect(case: Frames) -> None:
