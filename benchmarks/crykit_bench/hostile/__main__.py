@@ -42,7 +42,11 @@ def command(runs: int, seed: int, model: str | None, children: int, only: int | 
     with tempfile.TemporaryDirectory(prefix="crykit-hostile-") as scratch:
         workshop = Workshop(folder, Path(scratch), seed)
         results = attempt_all(workshop, Path(scratch), numbers, children, _progress(len(numbers)))
-    click.echo(table(results) if only is None else _line(results[0]))
+    if only is None:
+        click.echo(table(results))
+    for result in results:
+        if only is not None or result.outcome in ("crashed", "hung"):
+            click.echo(_line(result))
     faults = [result for result in results if result.fault]
     for result in faults:
         click.echo(f"fault: {result.fault}: {_line(result)}", err=True)
