@@ -36,7 +36,7 @@ GOLDEN_EXPECTED = "golden/expected.json"
 GATE_VECTORS = "golden/gate_vectors.json"
 
 CRY_TRIES = 24
-CRY_S, LEAD_S, REST_S = 8.0, 1.6, 4.0
+CRY_S, LEAD_S, REST_S, SILENT_S = 8.0, 1.6, 3.36, 0.64
 CRY_DBFS, FLOOR_DBFS = -24.0, -60.0
 
 
@@ -179,13 +179,14 @@ def _check(artefact: Artefact, got: Float32, expected: Float32) -> None:
 
 
 def cry_in_a_room(seed: int, sample_rate_hz: int) -> Float32:
-    """A quiet room with one synthetic cry in it, as a PCM16 file would hold it; ends quietly."""
+    """A quiet room with one synthetic cry in it, then digital silence, as PCM16 would hold it."""
     rng = np.random.default_rng(seed)
-    n_samples = round((LEAD_S + CRY_S + REST_S) * sample_rate_hz)
+    n_samples = round((LEAD_S + CRY_S + REST_S + SILENT_S) * sample_rate_hz)
     sound = rng.standard_normal(n_samples) * 10.0 ** (FLOOR_DBFS / 20.0)
     cry = synthetic_cry(CRY_S, seed, level_dbfs=CRY_DBFS)
     start = round(LEAD_S * sample_rate_hz)
     sound[start : start + len(cry)] += cry
+    sound[n_samples - round(SILENT_S * sample_rate_hz) :] = 0.0
     return (np.round(np.clip(sound, -1.0, 32767 / 32768) * 32768) / 32768).astype(np.float32)
 
 
