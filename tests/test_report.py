@@ -17,7 +17,8 @@ from conftest import Cli
 from crykit.errors import UsageError
 from crykit_app.logbook import read_logbook
 from crykit_app.report import tables, words
-from crykit_app.report.facts import Chronicle, Night
+from crykit_app.report.chronicle import Chronicle
+from crykit_app.report.facts import Night
 from crykit_app.report.page import as_html
 from crykit_app.report.period import chosen_period, last_night, night_at, night_of
 from crykit_app.report.spans import Span, joined, without
@@ -271,6 +272,14 @@ def test_a_listener_that_broke_off_is_missed_until_morning(log: Log) -> None:
     assert "at least" in text and "was never written" in text and "not known" in text
     # While the night goes on, the future is not a gap.
     assert log.night(now=at("21 04:00")).gaps[0].span.end == at("21 04:00")
+
+
+@pytest.mark.parametrize(("broke_off", "missed_h"), [("20 22:30", 9.5), ("21 09:00", 0)])
+def test_it_is_missed_from_the_evening_on_but_not_after_the_morning(
+    log: Log, broke_off: str, missed_h: float
+) -> None:
+    log.session(("20 20:00", broke_off), ended=False)
+    assert log.night().not_listening_s == missed_h * 3600
 
 
 def test_a_listener_that_was_stopped_or_came_back(log: Log) -> None:

@@ -77,7 +77,7 @@ def command(
     is not a medical device, and it does not know why a baby cries.
     """
     from crykit_app.logbook import read_logbook
-    from crykit_app.report.facts import Chronicle
+    from crykit_app.report.chronicle import Chronicle
     from crykit_app.report.period import night_at
     from crykit_app.report.trends import month_to
     from crykit_app.store import default_path

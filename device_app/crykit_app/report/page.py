@@ -7,8 +7,9 @@ from importlib.resources import files
 
 from crykit import __version__
 from crykit_app.report import words
+from crykit_app.report.chronicle import BOUT_GAP_S
 from crykit_app.report.drawing import bars, swatch, timeline
-from crykit_app.report.facts import BOUT_GAP_S, Bout, Night
+from crykit_app.report.facts import Bout, Night
 from crykit_app.report.period import local
 from crykit_app.report.trends import WEEK, NightSum, week_change
 

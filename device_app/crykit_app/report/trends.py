@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from crykit_app.report.facts import Chronicle
+from crykit_app.report.chronicle import Chronicle
 from crykit_app.report.period import night_of, nights_before
 
 MONTH = 30
