@@ -41,9 +41,13 @@ def run(script: str, *arguments: object, **more) -> subprocess.CompletedProcess[
 
 
 @pytest.fixture(scope="module")
-def network(bundle: Bundle):
-    n_states = len(bundle.manifest.graphs.network.states())
+def network(bundle: Bundle, n_states: int):
     return native.Program(bundle.path("model.pte"), states=n_states)
+
+
+@pytest.fixture(scope="module")
+def n_states(bundle: Bundle) -> int:
+    return len(bundle.manifest.graphs.network.states())
 
 
 def zeros(program) -> list[np.ndarray]:
@@ -120,8 +124,8 @@ print(int(status["VmHWM"].split()[0]) / 1024)
 def test_start_to_first_inference_and_peak_memory(bundle: Bundle, precision: str) -> None:
     """Front end and network together, Python's own start included.
 
-    The best of several starts counts. A machine with more to do than it has cores gets twice the
-    time; memory does not depend on load.
+    The best of several starts counts. A machine with more to do than it has cores gets as many times
+    the time; memory does not depend on load.
     """
     artefact = bundle.artefact("executorch", precision)
     graphs = bundle.manifest.graphs
@@ -136,8 +140,8 @@ def test_start_to_first_inference_and_peak_memory(bundle: Bundle, precision: str
         after_ns, peak_mb = done.stdout.split()
         assert float(peak_mb) <= MAX_PEAK_MB
         starts.append((int(after_ns) - before_ns) / 1e6)
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    assert min(starts) <= MAX_START_MS * (2 if busy else 1), starts
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    assert min(starts) <= MAX_START_MS * max(1.0, load), starts
 
 
 @needs_proc
@@ -145,7 +149,7 @@ def test_no_torch_is_reached(bundle_path: Path) -> None:
     script = (
         "import sys, numpy as np; from crykit import Bundle, open_runtime\n"
         "model = open_runtime(Bundle.open(sys.argv[1]), 'executorch', 'int8')\n"
-        "model.step(np.zeros(2560, np.float32), model.initial_state())\n"
+        "model.step(np.zeros(model.step_samples, np.float32), model.initial_state())\n"
         "print(*sorted({m.partition('.')[0] for m in sys.modules}))\n"
         "print(*{line.split()[-1] for line in open('/proc/self/maps') if 'executorch' in line})"
     )
@@ -189,13 +193,13 @@ def test_a_program_tells_its_shapes(network, bundle: Bundle) -> None:
     assert native.EXECUTORCH_VERSION.startswith("1.5.1")
 
 
-def test_step_is_run_with_the_states_inside(network) -> None:
+def test_step_is_run_with_the_states_inside(network, n_states: int) -> None:
     data, *states = noise(network)
     state, arrays = network.initial_state(), [np.zeros_like(s) for s in states]
     for _ in range(4):
         results, state = network.step([data], state)
         outputs = network.run([data, *arrays])
-        arrays = outputs[2:]
+        arrays = outputs[-n_states:]
         pairs = zip([*results, *state.arrays()], outputs, strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs)
     assert state.nbytes == sum(a.nbytes for a in arrays)
@@ -242,7 +246,7 @@ def test_what_is_no_program(source: object, error: type[Exception], words: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_program_cut_short_or_of_another_kind(bundle: Bundle) -> None:
+def test_a_program_cut_short_or_of_another_kind(bundle: Bundle, n_states: int) -> None:
     content = bundle.path("model.pte").read_bytes()
     with pytest.raises(native.ProgramError, match="File size is too small"):
         native.Program(content[:-1000])
@@ -250,7 +254,11 @@ def test_a_program_cut_short_or_of_another_kind(bundle: Bundle) -> None:
         native.Program(content, method="backward")
     with pytest.raises(native.ProgramError, match="model.onnx: no ExecuTorch program"):
         native.Program(bundle.path("model.onnx"))
-    for states, words in ((99, "expected 99 states"), (-1, "-1 states"), (13, "state 0 does not")):
+    for states, words in (
+        (99, "expected 99 states"),
+        (-1, "-1 states"),
+        (n_states + 1, "state 0 does not"),
+    ):
         with pytest.raises(native.ProgramError, match=words):
             native.Program(content, states=states)
 
@@ -258,9 +266,9 @@ def test_a_program_cut_short_or_of_another_kind(bundle: Bundle) -> None:
 def test_inputs_that_do_not_fit(network) -> None:
     inputs = zeros(network)
     wrong = [
-        (inputs[:3], ValueError, "expected 13 inputs, got 3"),
-        ([inputs[0][..., :8], *inputs[1:]], ValueError, r"input 0: expected the shape .*, 8\)"),
-        ([*inputs[:-1], inputs[-1].ravel()], ValueError, r"got \(4096,\)"),
+        (inputs[:1], ValueError, f"expected {len(inputs)} inputs, got 1"),
+        ([inputs[0][..., :3], *inputs[1:]], ValueError, r"input 0: expected the shape .*, 3\)"),
+        ([*inputs[:-1], inputs[-1].ravel()], ValueError, rf"got \({inputs[-1].size},\)"),
         ([*inputs[:-1], inputs[-1].astype("f8")], TypeError, "expected float32, got float64"),
         ([*inputs[:-1], inputs[-1].astype(">f4")], TypeError, "got ndarray of >f4"),
         ([*inputs[:-1], [1.0]], TypeError, "expected a numpy array of float32 .* got list"),
@@ -270,15 +278,15 @@ def test_inputs_that_do_not_fit(network) -> None:
         with pytest.raises(error, match=words) as caught:
             network.run(arrays)
         assert "\n" not in str(caught.value)
-    assert len(network.run(inputs)) == 14  # none of them did any harm
+    assert len(network.run(inputs)) == len(network.outputs)  # none of them did any harm
 
 
-def test_a_state_of_another_program_is_refused(network, bundle: Bundle) -> None:
-    other = native.Program(bundle.path("frontend.pte"), states=3)
+def test_a_state_of_another_program_is_refused(network, bundle: Bundle, n_states: int) -> None:
+    other = native.Program(bundle.path("frontend.pte"), states=1)
     with pytest.raises(ValueError, match="a state of this program"):
         network.step(zeros(network)[:1], other.initial_state())
     # The int8 network carries the same: what one precision heard, the other can go on from.
-    int8 = native.Program(bundle.path("model.int8.pte"), states=12)
+    int8 = native.Program(bundle.path("model.int8.pte"), states=n_states)
     int8.step(zeros(int8)[:1], network.initial_state())
 
 
@@ -395,5 +403,5 @@ def test_changing_shapes_and_other_types(growing: Path) -> None:
 
 def test_the_runtime_says_what_does_not_fit(bundle: Bundle) -> None:
     model = open_runtime(bundle, "executorch", "int8")
-    with pytest.raises(InputError, match=r"frontend.pte: .* expected the shape \(1, 2560\)"):
-        model.step(np.zeros(2559, np.float32), model.initial_state())
+    with pytest.raises(InputError, match=rf"frontend.pte: .* expected the shape \(1, {STEP}\)"):
+        model.step(np.zeros(STEP - 1, np.float32), model.initial_state())
