@@ -124,8 +124,8 @@ print(int(status["VmHWM"].split()[0]) / 1024)
 def test_start_to_first_inference_and_peak_memory(bundle: Bundle, precision: str) -> None:
     """Front end and network together, Python's own start included.
 
-    The best of several starts counts. A machine with more to do than it has cores gets as many times
-    the time; memory does not depend on load.
+    The best of several starts counts. A machine with more to do than it has cores gets so many
+    times the time; memory does not depend on load.
     """
     artefact = bundle.artefact("executorch", precision)
     graphs = bundle.manifest.graphs
