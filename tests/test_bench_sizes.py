@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from crykit.bundle import Bundle
-from crykit_bench.run import network_macs
-from crykit_bench.sizes import count_macs, count_parameters
+from crykit_bench.sizes import count_macs, count_parameters, network_macs
 
 torch = pytest.importorskip("torch")
 

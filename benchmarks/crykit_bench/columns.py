@@ -72,10 +72,10 @@ def name_of(row: Row) -> str:
 
 PARTS = (
     Part(
-        "Speed: one step, front end and network",
+        "Speed: one step, front end and network, in ms",
         (
-            ("step ms", number("step_ms", ".4g")),
-            ("median ms", _median),
+            ("step", number("step_ms", ".4g")),
+            ("median", _median),
             ("p95", number("latency_ms_p95", ".3f")),
             ("p99", number("latency_ms_p99", ".3f")),
             ("CPU s/h", number("cpu_s_per_audio_hour", ".2f")),

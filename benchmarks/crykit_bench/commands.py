@@ -116,7 +116,7 @@ def run(
     code is 1 if one does not. With --choose, `crykit listen` and the other commands run what was
     chosen from then on, unless their options say otherwise.
     """
-    from crykit.bundle import open_model_bundle
+    from crykit.bundle import open_any, resolve_model
     from crykit_bench.accuracy import ClipTruth, StreamTruth
     from crykit_bench.choose import Need
     from crykit_bench.gate import candidates
@@ -128,7 +128,7 @@ def run(
         raise click.UsageError("--need, --max-bytes and --max-step-ms are of --choose: add it")
     outputs = Outputs(json_out, csv_out, html_out, markdown_out)
     outputs.check()
-    bundles = [open_model_bundle(model) for model in models or (None,)]
+    bundles = [open_any(resolve_model(model)) for model in models or (None,)]
     kinds = _kinds(rows)
     entries = (
         candidates(bundles, kinds, max_step_ms) if choose else plan_rows(bundles, kinds, yamnet)

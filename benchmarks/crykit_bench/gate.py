@@ -13,14 +13,14 @@ from crykit.choice import store_choice
 from crykit.errors import UsageError
 from crykit_bench.choose import Need, choice_of, pick, pick_threads
 from crykit_bench.protocol import Report, Row
-from crykit_bench.rows import CNN14_ID, YAMNET_ID, Entry, plan_rows
+from crykit_bench.rows import CNN14_ID, YAMNET_ID, AnyBundle, Entry, plan_rows
 from crykit_bench.run import Bench
 
 NOT_ON_DEVICES = "torch"
 
 
 def candidates(
-    bundles: Sequence[Bundle], kinds: Sequence[str] | None, max_step_ms: int | None
+    bundles: Sequence[AnyBundle], kinds: Sequence[str] | None, max_step_ms: int | None
 ) -> list[Entry]:
     """Versions of the one model that this device could run; torch is for workshops.
 
@@ -29,6 +29,8 @@ def candidates(
     """
     if len(bundles) != 1:
         raise UsageError(f"--choose is for one model, got {len(bundles)}")
+    if not isinstance(bundles[0], Bundle):
+        raise UsageError(f"--choose: {bundles[0].manifest.name} is an encoder: it detects nothing")
     manifest = bundles[0].manifest
     longest = max_step_ms or 1000.0 * manifest.step_samples / manifest.sample_rate_hz
     entries = [
@@ -54,7 +56,7 @@ def choose(bench: Bench, need: Need) -> Report:
     report = bench.run()
     row, why = pick(report.rows, need)
     threads, why_threads = pick_threads(row, _with_second_thread(bench, row))
-    (bundle,) = {id(e.bundle): e.bundle for e in bench.entries if e.bundle}.values()
+    (bundle,) = {id(e.detector): e.detector for e in bench.entries if e.detector}.values()
     choice = choice_of(bundle, row, threads, [*why, *why_threads], report.conditions["measured_at"])
     stored_in = store_choice(choice)
     report.choice = {**msgspec.to_builtins(choice), "stored_in": stored_in.name}

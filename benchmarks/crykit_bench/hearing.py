@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from crykit_bench.accuracy import SPLIT, ClipTruth, StreamTruth
-from crykit_bench.models import CNN14, apart
+from crykit_bench.models import apart
 from crykit_bench.process import RowProcess
 from crykit_bench.progress import Progress
 from crykit_bench.rows import Entry
@@ -23,10 +23,7 @@ Guarded = Callable[[Entry, Callable[[Entry], Any]], Any]
 
 @dataclass
 class Hearing:
-    """Asks rows that are open for their answers to clips and streams, either of which may be None.
-
-    Rows of another step than their model's own are not asked: their states and frames are the same.
-    """
+    """Asks the rows that are open for their answers to clips and streams; either may be None."""
 
     scratch: Path
     clips: ClipTruth | None
@@ -36,7 +33,7 @@ class Hearing:
 
     def measure(self, entries: Sequence[Entry], guarded: Guarded) -> None:
         """All rows, on all CPUs at once: nothing is timed any more."""
-        wanted = [e for e in entries if e.own_step and e.row.runtime != CNN14]
+        wanted = [e for e in entries if e.hears]
         if not wanted or not (self.clips or self.streams):
             return
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
@@ -74,8 +71,8 @@ class Hearing:
 
     def _compare_with_torch(self, entry: Entry, entries: Sequence[Entry]) -> None:
         """Every frame of the streams, where torch heard them too."""
-        bundle = entry.bundle
-        same = (e for e in entries if e.bundle is bundle and e.row.runtime == "torch")
+        bundle = entry.detector
+        same = (e for e in entries if e.detector is bundle and e.row.runtime == "torch")
         torch = next(same, None)
         if bundle is None or torch is None or entry.row.status != "ok":
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +38,7 @@ def open_subject(subject: Subject) -> Model:
         from crykit_bench.yamnet import YamnetPeer
 
         return YamnetPeer(subject.path, subject.threads)
-    return Student(subject)
+    return Encoder(subject) if subject.encoder else Student(subject)
 
 
 class Student:
@@ -68,14 +69,7 @@ class Student:
         self._next = (self._next + 1) % len(self._steps)
 
     def engine(self) -> str:
-        import sys
-
-        if self._subject.runtime != "executorch":
-            package = {"onnx": "onnxruntime"}.get(self._subject.runtime, self._subject.runtime)
-            return f"{package} {version(package)}"
-        if "crykit_executorch" in sys.modules:
-            return f"crykit-executorch {version('crykit-executorch')}"
-        return f"executorch {version('executorch')}, its own Python runtime"
+        return engine_of(self._subject.runtime)
 
     def golden(self, threshold: float) -> dict[str, float]:
         """How far the probabilities are from torch's on the golden clip.
@@ -148,6 +142,30 @@ class Student:
         return found
 
 
+class Encoder:
+    """An encoder over a window of noise, once for each such stretch of sound."""
+
+    def __init__(self, subject: Subject) -> None:
+        from crykit.bundle import EncoderBundle, open_any
+        from crykit.runtime.clip import open_clip_model
+        from crykit_bench.rows import window_samples
+
+        bundle = open_any(subject.path, verify=False)
+        assert isinstance(bundle, EncoderBundle)
+        self._runtime = subject.runtime
+        self._model = open_clip_model(bundle, subject.runtime, subject.precision, subject.threads)
+        samples = window_samples(bundle, self._model.artefact)
+        self.step_s = samples / bundle.manifest.sample_rate_hz
+        rng = np.random.default_rng(0)
+        self._samples = (0.05 * rng.standard_normal((1, samples))).astype(np.float32)
+
+    def step(self) -> None:
+        self._model.run(self._samples)
+
+    def engine(self) -> str:
+        return engine_of(self._runtime)
+
+
 class Cnn14:
     """CNN14 over the last second, once a second. Random weights: it costs, it does not know."""
 
@@ -172,7 +190,17 @@ class Cnn14:
         self._session.run(None, {"samples": self._samples})
 
     def engine(self) -> str:
-        return f"onnxruntime {version('onnxruntime')}"
+        return engine_of("onnx")
+
+
+def engine_of(runtime: str) -> str:
+    """What this process has loaded to run it, with its version."""
+    if runtime != "executorch":
+        package = {"onnx": "onnxruntime"}.get(runtime, runtime)
+        return f"{package} {version(package)}"
+    if "crykit_executorch" in sys.modules:
+        return f"crykit-executorch {version('crykit-executorch')}"
+    return f"executorch {version('executorch')}, its own Python runtime"
 
 
 def apart(got: np.ndarray, expected: np.ndarray, threshold: float) -> dict[str, float]:

@@ -20,6 +20,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         core: first CPU that the process is pinned to.
         threads: it may use, each on a CPU of its own from `core` on.
         step_samples: heard at a time, if not the manifest's own step.
+        encoder: whether the bundle is one, which hears whole clips and detects nothing.
         golden: .npz of the golden clip and torch's answers, made by the bench so that decoding
             sound does not count as the row's memory; empty where there is none.
     """
@@ -31,6 +32,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     core: int = 0
     threads: int = 1
     step_samples: int | None = None
+    encoder: bool = False
     golden: str = ""
 
 

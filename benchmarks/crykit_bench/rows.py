@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from crykit.bundle import WEIGHTS_NAME, Bundle
+from crykit.bundle import WEIGHTS_NAME, Bundle, EncoderBundle
 from crykit.errors import UsageError
-from crykit.manifest import Artefact
-from crykit.runtime import available_runtimes
+from crykit.manifest import Artefact, ClipArtefact
+from crykit.runtime import available_runtimes, missing_engine
 from crykit_bench import yamnet
 from crykit_bench.models import CNN14, YAMNET
 from crykit_bench.protocol import Row
@@ -28,7 +28,12 @@ KINDS = (
 )
 CNN14_ID, YAMNET_ID = "cnn14-fp32", "yamnet"
 CNN14_NOTE = "random weights: cost only, no accuracy"
+ENCODER_NOTE = "an encoder: cost only, it detects nothing"
 NOT_IN_BUNDLE = "not in the bundle"
+WINDOW_S = 1.0
+"""What an encoder hears at a time, once for each such stretch; CNN14 as well."""
+
+AnyBundle = Bundle | EncoderBundle
 
 
 @dataclass
@@ -36,18 +41,30 @@ class Entry:
     """A row and what it is made from. `bundle` is None for CNN14 and YAMNet."""
 
     row: Row
-    bundle: Bundle | None = None
-    artefact: Artefact | None = None
+    bundle: AnyBundle | None = None
+    artefact: Artefact | ClipArtefact | None = None
     path: Path | None = None
 
     @property
-    def own_step(self) -> bool:
-        """Whether it hears the manifest's step at a time, as torch does."""
-        return self.artefact is None or self.artefact.step_samples is None
+    def detector(self) -> Bundle | None:
+        """The bundle, if it hears cries."""
+        return self.bundle if isinstance(self.bundle, Bundle) else None
+
+    @property
+    def step_samples(self) -> int | None:
+        """Heard at a time, if not the manifest's own step."""
+        return self.artefact.step_samples if isinstance(self.artefact, Artefact) else None
+
+    @property
+    def hears(self) -> bool:
+        """Whether it is asked for clips and streams: rows of other steps hear the same frames."""
+        return (self.detector is not None and self.step_samples is None) or (
+            self.row.runtime == YAMNET
+        )
 
 
 def plan_rows(
-    bundles: Sequence[Bundle], kinds: Sequence[str] | None, yamnet_file: Path | None
+    bundles: Sequence[AnyBundle], kinds: Sequence[str] | None, yamnet_file: Path | None
 ) -> list[Entry]:
     """Rows in the order of the table.
 
@@ -63,7 +80,10 @@ def plan_rows(
     entries: list[Entry] = []
     for index, bundle in enumerate(bundles):
         prefix = f"{bundle.manifest.name}:" if index else ""
-        entries += _of_bundle(bundle, prefix, kinds)
+        if isinstance(bundle, Bundle):
+            entries += _of_bundle(bundle, prefix, kinds)
+        else:
+            entries += _of_encoder(bundle, prefix, kinds)
     if kinds is None or CNN14_ID in kinds:
         absent = [m for m in ("torch", "onnx", "onnxscript") if find_spec(m) is None]
         needs = f"needs {' and '.join(absent)}: pip install 'crykit[export]'" if absent else None
@@ -76,7 +96,7 @@ def plan_rows(
 
 
 def _check(
-    bundles: Sequence[Bundle], kinds: Sequence[str] | None, yamnet_file: Path | None
+    bundles: Sequence[AnyBundle], kinds: Sequence[str] | None, yamnet_file: Path | None
 ) -> None:
     wrong = [kind for kind in kinds or () if kind not in KINDS]
     if wrong or (kinds is not None and not kinds):
@@ -107,6 +127,32 @@ def _of_bundle(bundle: Bundle, prefix: str, kinds: Sequence[str] | None) -> list
         if kinds is None or f"{offer[0]}-{offer[1]}" in kinds
     ]
     return sorted(entries, key=lambda entry: _rank(entry.row))
+
+
+def _of_encoder(bundle: EncoderBundle, prefix: str, kinds: Sequence[str] | None) -> list[Entry]:
+    entries: list[Entry] = []
+    for clip in bundle.manifest.clips:
+        kind = f"{clip.runtime}-{clip.precision}"
+        if kinds is not None and kind not in kinds:
+            continue
+        row = Row(
+            id=f"{prefix}{kind}",
+            model=bundle.manifest.name,
+            runtime=clip.runtime,
+            precision=clip.precision,
+            note=ENCODER_NOTE,
+            file_bytes=bundle.path(clip.file).stat().st_size,
+        )
+        if missing := missing_engine(clip.runtime):
+            row.status, row.note = "skipped", missing
+        entries.append(Entry(row, bundle, clip, bundle.folder))
+    return entries
+
+
+def window_samples(bundle: EncoderBundle, clip: ClipArtefact) -> int:
+    """A second, or the shortest clip that the encoder takes if that is longer."""
+    wanted = max(round(WINDOW_S * bundle.manifest.sample_rate_hz), clip.min_samples)
+    return -(-wanted // clip.multiple_of) * clip.multiple_of
 
 
 def _rank(row: Row) -> tuple[int, float]:

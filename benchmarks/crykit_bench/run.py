@@ -13,6 +13,7 @@ import numpy as np
 
 from crykit.bundle import Bundle
 from crykit.errors import FaultFound
+from crykit.manifest import Artefact
 from crykit.verification import TORCH_MAX_ABS, read_golden
 from crykit_bench import yamnet
 from crykit_bench.accuracy import ClipTruth, StreamTruth
@@ -23,8 +24,8 @@ from crykit_bench.models import CNN14, YAMNET
 from crykit_bench.process import RowProcess, cold_starts
 from crykit_bench.progress import Progress, Silent
 from crykit_bench.protocol import Report, Row, Subject, Timing
-from crykit_bench.rows import Entry
-from crykit_bench.sizes import count_macs, count_parameters
+from crykit_bench.rows import AnyBundle, Entry
+from crykit_bench.sizes import count_macs, count_parameters, network_macs
 from crykit_bench.timing import Rounds
 
 QUICK_BUDGET_S = 5.0
@@ -88,11 +89,13 @@ class Bench:
 
     def _save_golden(self) -> None:
         for bundle in self._bundles():
+            if not isinstance(bundle, Bundle):
+                continue
             samples, expected = read_golden(bundle)
             path = self._golden_path(bundle)
             np.savez(path, samples=samples, cry_probability=expected["cry_probability"])
 
-    def _bundles(self) -> list[Bundle]:
+    def _bundles(self) -> list[AnyBundle]:
         bundles = {e.bundle.manifest.name: e.bundle for e in self.entries if e.bundle}
         return list(bundles.values())
 
@@ -100,7 +103,7 @@ class Bench:
         return self.scratch / f"golden-{bundle.manifest_sha256[:12]}.npz"
 
     def _subject(self, entry: Entry) -> Subject:
-        bundle, row = entry.bundle, entry.row
+        detector, row = entry.detector, entry.row
         assert entry.path is not None
         return Subject(
             id=row.id,
@@ -109,8 +112,9 @@ class Bench:
             path=str(entry.path),
             core=self.core,
             threads=self.threads,
-            step_samples=entry.artefact.step_samples if entry.artefact else None,
-            golden=str(self._golden_path(bundle)) if bundle else "",
+            step_samples=entry.step_samples,
+            encoder=entry.bundle is not None and detector is None,
+            golden=str(self._golden_path(detector)) if detector else "",
         )
 
     def _open(self, entry: Entry) -> None:
@@ -123,8 +127,8 @@ class Bench:
             row.file_bytes = entry.path.stat().st_size if entry.path.is_file() else None
         process = self._processes[row.id] = RowProcess(self._subject(entry))
         row.engine, row.step_ms = process.opened.engine, 1000.0 * process.opened.step_s
-        if entry.bundle:
-            self._check(entry, entry.bundle, process)
+        if entry.detector:
+            self._check(entry, entry.detector, process)
 
     def _write_cnn14(self) -> tuple[Path, int]:
         path = self.scratch / "cnn14.onnx"
@@ -137,8 +141,9 @@ class Bench:
         return path, int(done.stdout.split()[-1])
 
     def _check(self, entry: Entry, bundle: Bundle, process: RowProcess) -> None:
-        row, artefact = entry.row, entry.artefact
-        limit = artefact.tolerance.cry_probability_max_abs if artefact else TORCH_MAX_ABS
+        row, limit = entry.row, TORCH_MAX_ABS
+        if isinstance(entry.artefact, Artefact):
+            limit = entry.artefact.tolerance.cry_probability_max_abs
         golden = process.ask("golden", threshold=bundle.manifest.gate.on_threshold)
         row.golden = {**golden, "tolerance": limit}
         row.agreement = {"with": "torch", "on": "golden", **golden}
@@ -173,7 +178,7 @@ class Bench:
         row, process = entry.row, self._processes[entry.row.id]
         memory = process.ask("memory")
         row.peak_memory_bytes, row.steady_memory_bytes = memory["peak"], memory.get("steady")
-        if entry.bundle:
+        if entry.detector:
             wall_ms = process.ask("network", steps=NETWORK_STEPS)
             row.network_ms_median = float(np.median(wall_ms)) if wall_ms else None
 
@@ -208,8 +213,8 @@ class Bench:
             for entry in own:
                 entry.row.parameters = parameters
                 entry.row.network_macs_per_audio_s, frontend = macs
-                # ExecuTorch's front end is another graph, whose transform is an FFT.
-                if entry.row.runtime != "executorch":
+                # A detector's front end for ExecuTorch is another graph, with an FFT.
+                if entry.detector is None or entry.row.runtime != "executorch":
                     entry.row.frontend_macs_per_audio_s = frontend
         for entry in self._fine():
             if entry.path and entry.row.runtime == YAMNET:
@@ -229,20 +234,3 @@ class Bench:
         models = {b.manifest.name: b.model_id for b in self._bundles()}
         first = next(iter(models.values()), "")
         return Report(model=first, models=models, conditions=where, rows=rows)
-
-
-def network_macs(bundle: Bundle) -> tuple[float | None, float | None]:
-    """Of network and front end, a second of audio; None where the bundle has no ONNX form."""
-    manifest = bundle.manifest
-    artefact = manifest.artefact("onnx", "fp32")
-    if artefact is None:
-        return None, None
-    step_s = manifest.step_samples / manifest.sample_rate_hz
-    network, frontend = (
-        count_macs(bundle.path(name), spec)
-        for name, spec in (
-            (artefact.network, manifest.graphs.network),
-            (artefact.frontend, manifest.graphs.frontend),
-        )
-    )
-    return network and network / step_s, frontend and frontend / step_s

@@ -12,7 +12,12 @@ from crykit_bench.columns import Part, footnotes, name_of, parts_with_content, r
 from crykit_bench.protocol import Report
 
 # No frame: a row of seven figures has to fit into 80 columns.
-_NARROW: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
+_NARROW: dict[str, Any] = {
+    "box": box.SIMPLE_HEAD,
+    "show_edge": False,
+    "pad_edge": False,
+    "padding": (0, 1, 0, 0),
+}
 
 
 def print_report(report: Report, console: Console) -> None:
