@@ -35,6 +35,7 @@ from crykit_app.messages import (
     Finished,
     Mailbox,
     Progress,
+    StoreRecovered,
     StoreTrouble,
     Summary,
 )
@@ -212,7 +213,8 @@ async def test_losses_and_log_trouble_are_shown() -> None:
         status = app.query_one(StatusBar)
         assert status.lost_samples == 8_000
         assert "cannot write the event log" in status.render_line(1).text
-        status.trouble = ""
+        mailbox(StoreRecovered("the event log is written again"))
+        app.refresh_from_mailbox()
         assert "lost 0.50 s" in status.render_line(1).text
         assert "not a medical device" in status.render_line(0).text
 

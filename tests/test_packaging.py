@@ -85,7 +85,7 @@ def test_every_module_of_the_checkout_is_in_it(files: dict[str, int]) -> None:
     for room in map(ROOT.joinpath, rooms):
         sources = {p.relative_to(room.parent).as_posix() for p in room.rglob("*.py")}
         assert sources and sources <= set(files), sources - set(files)
-    assert "crykit_app/app.tcss" in files
+    assert "crykit_app/app.tcss" in files and "crykit_app/report/page.css" in files
 
 
 def test_it_carries_no_tests_no_recordings_no_pickles(files: dict[str, int]) -> None:

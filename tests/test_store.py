@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from crykit.errors import InputError
+from crykit_app import store as store_module
 from crykit_app.faults import StoreError
 from crykit_app.logbook import read_events, read_logbook
 from crykit_app.retention import prune
@@ -109,14 +111,32 @@ def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path, lines_before_kil
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_two_listeners_may_start_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", ["nothing", "a log of the first version", "a damaged log"])
+def test_several_listeners_may_start_at_once(tmp_path: Path, found: str) -> None:
     path = tmp_path / "events.db"
+    if found != "nothing":
+        (version_1 if "version" in found else no_database)(path)
     script = (
         "import sys; from pathlib import Path; from crykit_app.store import EventStore;"
-        "EventStore(Path(sys.argv[1])).close()"
+        "store = EventStore(Path(sys.argv[1]));"
+        "print(bool(store.set_aside), bool(store.backup))"
     )
-    both = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(3)]
-    assert [process.wait() for process in both] == [0, 0, 0]
+    command = [sys.executable, "-c", script, str(path)]
+    starts = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    told = sorted(process.communicate()[0].strip() for process in starts)
+    one = {"nothing": "False False", "a damaged log": "True False"}.get(found, "False True")
+    assert told == sorted([one, "False False", "False False"])
+
+
+def test_an_opener_that_hangs_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "OPENING_PATIENCE_S", 0.1)
+    with open(tmp_path / ".events.db.lock", "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another crykit has been opening it"):
+            EventStore(tmp_path / "events.db")
+    EventStore(tmp_path / "events.db").close()
 
 
 def test_since_goes_by_the_start_or_by_when_it_was_logged(tmp_path: Path) -> None:
