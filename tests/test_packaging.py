@@ -88,8 +88,19 @@ def test_every_module_of_the_checkout_is_in_it(files: dict[str, int]) -> None:
     assert "crykit_app/app.tcss" in files and "crykit_app/report/page.css" in files
 
 
+def test_the_templates_of_the_phone_kits_are_in_it(files: dict[str, int]) -> None:
+    listed = run(["git", "-C", ROOT, "ls-files", "export/kits"]).stdout.split()
+    if not listed:
+        pytest.skip("not a checkout")
+    kits = {name.replace("export/kits", "crykit_export/_kits") for name in listed}
+    there = {name for name in files if name.startswith("crykit_export/_kits/")}
+    assert kits <= there, kits - there
+    assert not [name for name in there if "node_modules" in name or "/dist/" in name]
+
+
 def test_it_carries_no_tests_no_recordings_no_pickles(files: dict[str, int]) -> None:
-    paths = [PurePosixPath(name) for name in files]
+    # A kit brings its own tests along.
+    paths = [PurePosixPath(name) for name in files if "/_kits/" not in name]
     assert not [p for p in paths if "tests" in p.parts or p.name.startswith("test_")]
     assert not [p for p in paths if p.suffix in PICKLES]
     sound = {str(p) for p in paths if p.suffix in AUDIO}

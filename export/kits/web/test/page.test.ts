@@ -218,7 +218,7 @@ describe.skipIf(!CHROMIUM)("the page in trouble", () => {
     ["NotFoundError", "no microphone"],
     ["NotReadableError", "Close other apps"],
   ])("says so where the microphone is refused: %s", async (name, message) => {
-    const { page, context } = await openPage(hearing);
+    const { page, context } = await openPage(hearing, "block");
     await page.addInitScript((error) => {
       navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", error));
     }, name);
@@ -228,13 +228,13 @@ describe.skipIf(!CHROMIUM)("the page in trouble", () => {
   });
 
   it("says so where there really is none", async () => {
-    const { page, context } = await openPage(deaf);
+    const { page, context } = await openPage(deaf, "block");
     expect(await troubleOf(page)).toMatch(/no microphone|not allowed/);
     await context.close();
   });
 
   it("says so when the microphone is taken away, and can be started again", async () => {
-    const { page, context } = await openPage(hearing);
+    const { page, context } = await openPage(hearing, "block");
     await page.addInitScript(() => {
       const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
       navigator.mediaDevices.getUserMedia = async (wanted) =>
@@ -254,7 +254,7 @@ describe.skipIf(!CHROMIUM)("the page in trouble", () => {
   });
 
   it("resamples by itself where the browser does not", async () => {
-    const { page, context } = await openPage(hearing);
+    const { page, context } = await openPage(hearing, "block");
     await page.addInitScript(() => {
       const connect = AudioContext.prototype.createMediaStreamSource;
       AudioContext.prototype.createMediaStreamSource = function (stream) {
@@ -272,11 +272,24 @@ describe.skipIf(!CHROMIUM)("the page in trouble", () => {
     await context.close();
   });
 
+  it("fails its own check where it hears something else than it should", async () => {
+    const { page, context } = await openPage(hearing, "block");
+    await page.route("**/golden/expected.json", async (route) => {
+      const golden = JSON.parse(readFileSync(new URL("golden/expected.json", KIT), "utf8"));
+      golden.events[0].onset_sample += 2 * kit.step_samples;
+      await route.fulfill({ json: golden });
+    });
+    await ready(page, url);
+    await page.locator("#check").click();
+    await page.getByText("Failed: found a cry at another time").waitFor();
+    await context.close();
+  });
+
   it.each([
     ["network.onnx", "network.onnx is damaged"],
     ["kit.json", "kit.json is not JSON"],
   ])("refuses a damaged %s", async (file, message) => {
-    const { page, context } = await openPage(hearing);
+    const { page, context } = await openPage(hearing, "block");
     await page.route(`**/kit/${file}`, (route) => route.fulfill({ body: "damaged" }));
     await page.goto(url);
     await page.locator("#state[data-kind=trouble]").waitFor();

@@ -45,9 +45,20 @@ export function launch(recording?: string): Promise<Browser> {
   return chromium.launch({ executablePath: CHROMIUM, args: [...QUIET_FLAGS, ...microphone] });
 }
 
-/** A phone's page that keeps what its engine tells in `window.told`. */
-export async function openPage(browser: Browser): Promise<{ page: Page; context: BrowserContext }> {
-  const context = await browser.newContext({ viewport: PHONE, deviceScaleFactor: 2 });
+/**
+ * A phone's page that keeps what its engine tells in `window.told`.
+ *
+ * @param serviceWorkers blocked where a test puts its own files in place of the page's.
+ */
+export async function openPage(
+  browser: Browser,
+  serviceWorkers: "allow" | "block" = "allow",
+): Promise<{ page: Page; context: BrowserContext }> {
+  const context = await browser.newContext({
+    viewport: PHONE,
+    deviceScaleFactor: 2,
+    serviceWorkers,
+  });
   const page = await context.newPage();
   await page.addInitScript(() => {
     const told: unknown[] = ((window as any).told = []);
