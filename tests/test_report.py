@@ -332,6 +332,13 @@ def test_thousands_of_cries_stay_a_small_page_soon(log: Log) -> None:
     assert "6 000 cries in 1 bout" in text and len(text) < 400_000
 
 
+def test_a_pause_for_breath_is_no_quiet_stretch(log: Log) -> None:
+    session = log.session(("20 20:00", "20 20:10"))
+    for second in range(0, 600, 50):
+        log.cry(session, at("20 20:00") + timedelta(seconds=second), 20)
+    assert log.night().longest_quiet is None
+
+
 def test_many_bouts_are_folded_away(log: Log) -> None:
     session = log.session(("20 18:00", "21 08:00"))
     for index in range(60):

@@ -77,8 +77,8 @@ def command(
 ) -> None:
     """Listen to the microphone, in a terminal app or as JSON lines (the default when piped).
 
-    Events are also kept in the event log; see `crykit events`. Ctrl-C, q or SIGTERM close a cry
-    that goes on and end in good order. This is not a medical device.
+    Events are also kept in the event log; see `crykit events` and `crykit report`. Ctrl-C, q or
+    SIGTERM close a cry that goes on and end in good order. This is not a medical device.
     """
     from crykit.commands.options import open_model
     from crykit_app.run import run_app, run_headless

@@ -14,6 +14,9 @@ from statistics import median
 from crykit_app.report.period import Period, local
 from crykit_app.report.spans import Span, clip, joined, longest, total_s, without
 
+LEAST_QUIET_S = 60.0
+"""Shorter pauses are no quiet stretch."""
+
 QUIET_LOSS_S = 10.0
 """Lost audio of at least so much ends a quiet stretch; a cry is seldom shorter."""
 
@@ -105,7 +108,7 @@ class Night:
 
     @cached_property
     def longest_quiet(self) -> Span | None:
-        """The longest stretch in which something listened and heard no cry."""
+        """The longest stretch that was listened to without a cry; None if all are short."""
         taken = [Span(cry.begin, cry.end or cry.at_most) for cry in self.cries]
         # A moment is enough to tell two quiet stretches apart.
         taken = [Span(s.begin, max(s.end, s.begin + timedelta(seconds=1))) for s in taken]
@@ -114,7 +117,8 @@ class Night:
             for at, lost_s in self.lost
             if lost_s >= QUIET_LOSS_S
         ]
-        return longest(without(self.listening, taken))
+        found = longest(without(self.listening, taken))
+        return found if found and found.seconds >= LEAST_QUIET_S else None
 
     @property
     def longest_bout(self) -> Bout | None:
