@@ -33,14 +33,19 @@ void emit(
   }
 }
 
-}  // namespace
-
-void install_log() {
-  previous = executorch::runtime::get_pal_impl()->emit_log_message;
-  executorch::runtime::register_pal(executorch::runtime::PalImpl::create(emit, __FILE__));
+// Puts `emit` into the table of platform functions. Not by register_pal, which prints an error where
+// ExecuTorch's own Python bindings have registered theirs, or come to it later.
+void take_over() {
+  auto* table = const_cast<executorch::runtime::PalImpl*>(executorch::runtime::get_pal_impl());
+  if (table->emit_log_message == emit) return;
+  previous = table->emit_log_message;
+  table->emit_log_message = emit;
 }
 
+}  // namespace
+
 LogCapture::LogCapture() : outer_(current) {
+  take_over();
   current = this;
   ++capturing;
 }

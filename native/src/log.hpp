@@ -5,10 +5,8 @@
 
 namespace crykit {
 
-// Sends ExecuTorch's log through this module; lines that belong to others go where they went before.
-void install_log();
-
-// While one lives, errors that ExecuTorch logs on this thread are kept here and not printed.
+// While one lives, errors that ExecuTorch logs on this thread are kept here and not printed. Lines of
+// others in this process go where they went before.
 class LogCapture {
  public:
   LogCapture();

@@ -9,7 +9,6 @@
 #include <executorch/runtime/core/data_loader.h>
 
 #include "loader.hpp"
-#include "log.hpp"
 #include "program.hpp"
 
 namespace nb = nanobind;
@@ -200,7 +199,6 @@ nb::list arrays_of(const State& state) {
 
 NB_MODULE(_native, m) {
   using namespace crykit;
-  install_log();
   nb::exception<ProgramError>(m, "ProgramError", PyExc_RuntimeError);
 
   nb::class_<TensorSpec>(m, "TensorSpec")
