@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from safetensors.torch import save_file
 
 from crykit.bundle import WEIGHTS_NAME, write_manifest
 from crykit.errors import UsageError
-from crykit.manifest import Artefact, GraphSpec, Tolerance
+from crykit.manifest import Artefact, ClipArtefact, GraphSpec, Tolerance
 from crykit.nn.frontend import HOP_SAMPLES, N_MELS, SAMPLE_RATE_HZ, STEP_SAMPLES
 from crykit.nn.student import FRAME_SAMPLES
 from crykit_export.calibration import Audio, calibration_audio, calibration_steps
+from crykit_export.clips import student_clip, write_clips
 from crykit_export.fp16 import write_onnx_fp16
 from crykit_export.gatecheck import check_artefacts
-from crykit_export.golden import write_golden
+from crykit_export.golden import read_golden_expected, read_golden_input, write_golden
 from crykit_export.graphs import ExportGraph, build_graphs
 from crykit_export.held_out import read_held_out
 from crykit_export.int8 import write_executorch_int8, write_onnx_int8
 from crykit_export.model_card import CARD_NAME, model_card
+from crykit_export.onnx_file import detector_facts, finish_onnx
 from crykit_export.source import TrainedModel
 from crykit_export.staging import staged_folder
 from crykit_export.to_executorch import write_executorch
@@ -34,18 +37,13 @@ PRECISIONS = ("fp32", "fp16", "int8")
 SMALLER = ("fp16", "int8")
 # ONNX Runtime multiplies matrices faster than it transforms; ExecuTorch the other way round.
 TRANSFORM = {"onnx": "matmul", "executorch": "fft"}
+FORMS = ("step", "clip")
+CLIP_PIECE_FRAMES = 60
 SUFFIX = {"onnx": "onnx", "executorch": "pte"}
 FP32_TOLERANCE = Tolerance(
     cry_probability_max_abs=1e-4,
     justification="The same numbers in another order of summation.",
 )
-MADE_BY = {
-    "fp16": "Weights stored in half precision, computed with in single.",
-    "int8": (
-        "Post-training static int8, calibrated on the training split of the manifest with "
-        "streamed states."
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,11 @@ class ExportPlan:
     Args:
         steps_samples: heard at a time; 160 ms is the manifest's own step where it is among them,
             else the first.
+        forms: "step", and "clip" for a graph of whole clips beside it.
         calibration: a manifest, whose train split int8 is calibrated on and whose val split shows
             what fp16 and int8 cost.
         streams: a folder of held-out streams that shows it too.
+        keep_float: blocks that int8 leaves in floating point.
         say: told each step, one line.
     """
 
@@ -65,8 +65,10 @@ class ExportPlan:
     runtimes: Sequence[str] = RUNTIMES
     precisions: Sequence[str] = ("fp32", "int8")
     steps_samples: Sequence[int] = (STEP_SAMPLES,)
+    forms: Sequence[str] = ("step",)
     calibration: Path | None = None
     streams: Path | None = None
+    keep_float: Sequence[str] = ()
     replace: bool = False
     seed: int = 0
     say: Callable[[str], None] = field(default=lambda line: None)
@@ -100,16 +102,68 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
         for runtime in plan.runtimes:
             for step in plan.steps_samples:
                 artefacts += _write_artefacts(model, runtime, step, plan, stage, audio)
+        for path in sorted(stage.glob("*.onnx")):
+            _finish(model, artefacts, plan, path)
         fields = manifest_fields(model, artefacts, plan.step_samples)
         write_manifest(stage, fields)
-        measured = check_artefacts(stage, artefacts, held_out, MADE_BY, plan.say)
+        measured = check_artefacts(stage, artefacts, held_out, _made_by(model, plan), plan.say)
         fields = manifest_fields(model, measured, plan.step_samples)
+        if "clip" in plan.forms:
+            fields["clips"] = msgspec.to_builtins(_write_clips(model, plan, stage))
         card = model_card(fields, stage)
         (stage / CARD_NAME).write_text(card, encoding="utf-8")
         write_manifest(stage, fields)
         for path in stage.rglob("*"):  # some writers leave files that only their owner may read
             path.chmod(0o755 if path.is_dir() else 0o644)
     return plan.out
+
+
+def _made_by(model: TrainedModel, plan: ExportPlan) -> dict[str, str]:
+    """How a smaller precision came about, for the manifest."""
+    how = model.record.training.get("recipe", {}).get("train", {})
+    aware = " of weights that were fine-tuned for it" if how.get("quantisation_aware") else ""
+    left = f"; in floating point: {', '.join(plan.keep_float)}" if plan.keep_float else ""
+    return {
+        "fp16": "Weights stored in half precision, computed with in single.",
+        "int8": (
+            f"Post-training static int8{aware}, calibrated on the training split of the manifest "
+            f"with streamed states{left}."
+        ),
+    }
+
+
+def _write_clips(model: TrainedModel, plan: ExportPlan, stage: Path) -> list[ClipArtefact]:
+    """The whole-clip form of each runtime, held against torch's own stream."""
+    golden = read_golden_input(stage)[None]
+    streamed = {k: v[None] for k, v in read_golden_expected(stage).items()}
+    # What a beginning of the clip gives is the beginning of what the clip gives.
+    n = CLIP_PIECE_FRAMES
+    expected = {
+        "golden": streamed,
+        "pieces": {k: np.concatenate([v[:, :n]] * 2) for k, v in streamed.items()},
+    }
+    clips = {"golden": golden, "pieces": np.concatenate([golden[:, : n * FRAME_SAMPLES]] * 2)}
+    return write_clips(
+        lambda runtime: student_clip(model.student, TRANSFORM[runtime]),
+        plan.runtimes,
+        stage,
+        clips,
+        expected,
+        lambda path: _finish(model, (), plan, path),
+        plan.say,
+    )
+
+
+def _finish(
+    model: TrainedModel, artefacts: Sequence[Artefact], plan: ExportPlan, path: Path
+) -> None:
+    """Metadata into an ONNX file."""
+    steps = {
+        f: a.step_samples or plan.step_samples for a in artefacts for f in (a.frontend, a.network)
+    }
+    record = model.record
+    facts = detector_facts(record.name, record.version, record.licence, steps.get(path.name, 0))
+    finish_onnx(path, facts, record.description)
 
 
 def _write_artefacts(
@@ -140,9 +194,9 @@ def _write_artefacts(
         steps = list(calibration_steps(front_end, network, audio))
         plan.say(f"{runtime}, {step_ms} ms: network int8, calibrated on {len(steps)} steps")
         if runtime == "onnx":
-            write_onnx_int8(paths["fp32"], paths["int8"], steps)
+            write_onnx_int8(paths["fp32"], paths["int8"], steps, plan.keep_float)
         else:
-            write_executorch_int8(network, paths["int8"], steps)
+            write_executorch_int8(network, paths["int8"], steps, plan.keep_float)
     if "fp32" not in plan.precisions:
         paths["fp32"].unlink(missing_ok=True)
     return [

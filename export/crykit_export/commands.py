@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,10 +46,13 @@ def _steps_samples(value: str) -> tuple[int, ...]:
 )
 @click.option(
     "--steps",
-    default="160",
-    show_default=True,
     metavar="MS,...",
-    help="What is heard at a time, separated by commas: a set of files for each.",
+    help="What is heard at a time, separated by commas: a set of files for each [default: 160].",
+)
+@click.option(
+    "--forms",
+    metavar="step[,clip]",
+    help="step: stateful, for streams; clip: whole recordings [default: step; encoders: clip].",
 )
 @click.option(
     "--calibration",
@@ -62,6 +66,12 @@ def _steps_samples(value: str) -> tuple[int, ...]:
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Held-out streams, NAME.flac beside NAME.csv, that show what fp16 and int8 cost.",
+)
+@click.option(
+    "--quantise",
+    type=click.Path(path_type=Path),
+    metavar="TOML",
+    help="A recipe that names the blocks which int8 leaves in floating point.",
 )
 @click.option(
     "-o",
@@ -102,9 +112,11 @@ def command(
     model: Path,
     runtimes: str,
     precisions: str | None,
-    steps: str,
+    steps: str | None,
+    forms: str | None,
     calibration: Path | None,
     streams: Path | None,
+    quantise: Path | None,
     output: Path | None,
     name: str | None,
     version_: str | None,
@@ -127,15 +139,24 @@ def command(
     _need_extra()
     import torch
 
-    from crykit.errors import InputError
-    from crykit_export.assemble import PRECISIONS, RUNTIMES, ExportPlan, export_bundle
+    from crykit.errors import InputError, UsageError
+    from crykit_export.assemble import FORMS, PRECISIONS, RUNTIMES, ExportPlan, export_bundle
+    from crykit_export.encoders import is_encoder
+    from crykit_export.quantisation import read_quantise_recipe
     from crykit_export.source import load_model, override
 
     # A step is too small to share out: a second thread only waits for the first.
     torch.set_num_threads(1)
     chosen_runtimes = _choices(runtimes, RUNTIMES, "--to")
+    if is_encoder(model):
+        asked = {"--precision": precisions, "--steps": steps, "--forms": forms}
+        plan = {"name": name, "version": version_, "out": output, "replace": force}
+        return _export_encoder(model, chosen_runtimes, asked, plan)
     chosen_precisions = _choices(precisions or "fp32,int8", PRECISIONS, "--precision")
-    steps_samples = _steps_samples(steps)
+    steps_samples = _steps_samples(steps or "160")
+    chosen_forms = _choices(forms or "step", FORMS, "--forms")
+    if "step" not in chosen_forms:
+        raise UsageError("--forms: a detector needs its step form; give step or step,clip")
     if calibration is not None and not calibration.exists():
         raise InputError(f"{calibration}: no such manifest to calibrate on")
     trained = override(load_model(model), record, gate, {"name": name, "version": version_})
@@ -144,13 +165,39 @@ def command(
         runtimes=chosen_runtimes,
         precisions=chosen_precisions,
         steps_samples=steps_samples,
+        forms=chosen_forms,
         calibration=calibration,
         streams=streams,
+        keep_float=read_quantise_recipe(quantise, trained.student) if quantise else (),
         replace=force,
         seed=seed,
         say=lambda line: click.echo(line, err=True),
     )
     click.echo(export_bundle(trained, plan))
+
+
+def _export_encoder(
+    folder: Path, runtimes: tuple[str, ...], asked: dict[str, str | None], plan: dict[str, Any]
+) -> None:
+    """An encoder has one form and one precision; anything else that was asked for is refused."""
+    from crykit.errors import UsageError
+    from crykit.nn.pretrained import load_pretrained
+    from crykit_export.encoders import EncoderPlan, export_encoder
+
+    offered = {"--precision": "fp32", "--forms": "clip", "--steps": None}
+    for option, value in asked.items():
+        if value not in (None, offered[option]):
+            raise UsageError(
+                f"{folder} is an encoder, which has no state to step with: it exports in fp32 for "
+                f"whole clips; leave {option} {value} out"
+            )
+    pretrained = load_pretrained(folder)
+    out = plan.pop("out") or Path(f"{plan['name'] or f'cry-encoder-{pretrained.encoder.name}'}.cry")
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    click.echo(export_encoder(pretrained, EncoderPlan(out=out, runtimes=runtimes, say=say, **plan)))
 
 
 def _write_kits(

@@ -7,7 +7,7 @@ eight bits have steps.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from crykit_export.graphs import ExportGraph
+from crykit_export.quantisation import block_of, onnx_nodes_of, pt2e_filter
 from crykit_export.quiet import quiet_exporters
 from crykit_export.to_executorch import write_executorch
 
 Steps = Sequence[dict[str, Tensor]]
 
 
-def write_onnx_int8(fp32: Path, path: Path, steps: Steps) -> None:
+def write_onnx_int8(fp32: Path, path: Path, steps: Steps, keep_float: Collection[str] = ()) -> None:
     """Quantise an ONNX network: QDQ, per-channel int8 weights, uint8 activations, MinMax ranges.
 
     Args:
         fp32: the network as `write_onnx` wrote it.
         path: what to write.
         steps: inputs of the network, states included.
+        keep_float: blocks that are left in floating point.
     """
     with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
         from onnxruntime.quantization import (
@@ -61,6 +63,7 @@ def write_onnx_int8(fp32: Path, path: Path, steps: Steps) -> None:
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=ONNX_INT8_OPS,
+            nodes_to_exclude=onnx_nodes_of(onnx.load(str(prepared)), keep_float),
         )
 
 
@@ -82,13 +85,16 @@ def count_onnx_per_channel(path: Path) -> int:
     return sum(node.op_type == "Conv" and node.input[1] in per_channel for node in graph.node)
 
 
-def quantise_pt2e(network: ExportGraph, steps: Steps) -> nn.Module:
+def quantise_pt2e(
+    network: ExportGraph, steps: Steps, keep_float: Collection[str] = ()
+) -> nn.Module:
     """The network with per-channel int8 weights and per-tensor int8 activations, for XNNPACK."""
     with quiet_exporters():
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
         quantizer = XNNPACKQuantizer().set_global(_xnnpack_config())
+        quantizer.set_filter_function(pt2e_filter(keep_float))
         exported = torch.export.export(network.module, network.example, strict=True).module()
         observed = prepare_pt2e(exported, quantizer)
         with torch.no_grad():
@@ -131,14 +137,19 @@ def count_per_channel(module: nn.Module) -> int:
     return sum("dequantize_per_channel" in str(node.target) for node in module.graph.nodes)
 
 
-def write_executorch_int8(network: ExportGraph, path: Path, steps: Steps) -> list[str]:
+def write_executorch_int8(
+    network: ExportGraph, path: Path, steps: Steps, keep_float: Collection[str] = ()
+) -> list[str]:
     """Quantise and lower; returns the operators left to the portable kernels.
 
     Raises:
         RuntimeError: a convolution kept its float weights, which the quantiser never says.
     """
-    quantised = quantise_pt2e(network, steps)
-    n_layers = sum(isinstance(m, nn.Conv2d) for m in network.module.modules())
+    quantised = quantise_pt2e(network, steps, keep_float)
+    n_layers = sum(
+        isinstance(module, nn.Conv2d) and block_of(name, keep_float) is None
+        for name, module in network.module.named_modules()
+    )
     n_quantised = count_per_channel(quantised)
     if n_quantised != n_layers:
         raise RuntimeError(f"{n_quantised} of {n_layers} convolutions have int8 weights")
