@@ -4,6 +4,7 @@
   import CryKitCore
   import SwiftUI
 
+  @MainActor
   public struct ListenView: View {
     @State private var monitor = CryMonitor()
 
@@ -14,7 +15,7 @@
         Text(title)
           .font(.system(size: 48, weight: .bold))
           .accessibilityAddTraits(.updatesFrequently)
-        Text(isListening ? monitor.probability.formatted(.percent.precision(.fractionLength(0))) : " ")
+        Text(isListening ? percent : " ")
           .font(.system(size: 96, weight: .thin))
           .monospacedDigit()
           .accessibilityHidden(true)
@@ -53,6 +54,10 @@
     }
 
     private var isListening: Bool { monitor.phase == .quiet || monitor.phase == .crying }
+
+    private var percent: String {
+      monitor.probability.formatted(.percent.precision(.fractionLength(0)))
+    }
 
     private var title: String {
       switch monitor.phase {

@@ -7,8 +7,8 @@
   /// Records mono samples at the kit's rate into a `SampleRing` until `stop`.
   ///
   /// The session's measurement mode asks for the least processing: gain control and noise
-  /// suppression take a cry for noise. Calls, Siri and alarms interrupt it, headsets come and go, and
-  /// the media services may die; each time the engine is set up anew as soon as that is allowed.
+  /// suppression take a cry for noise. Calls, Siri and alarms interrupt it, headsets come and go,
+  /// and the media services may die; each time the engine is set up anew as soon as it may be.
   final class Microphone: @unchecked Sendable {
     private let ring: SampleRing
     private let target: AVAudioFormat
@@ -113,15 +113,17 @@
       return status == .error ? nil : out
     }
 
-    private func observe(_ name: Notification.Name, _ act: @escaping @Sendable (Notification) -> Void) {
+    private func observe(
+      _ name: Notification.Name, _ act: @escaping @Sendable (Notification) -> Void
+    ) {
       observers.append(
         NotificationCenter.default.addObserver(
           forName: name, object: nil, queue: .main, using: act))
     }
   }
 
-  /// Gives its buffer once. The converter asks until it is told that there is no more for now; so its
-  /// filter keeps its state until the microphone brings the next one.
+  /// Gives its buffer once. The converter asks until it is told that there is no more for now; so
+  /// its filter keeps its state until the microphone brings the next one.
   private final class Once: @unchecked Sendable {
     private var buffer: AVAudioPCMBuffer?
 

@@ -20,8 +20,8 @@ public struct GateSettings: Codable, Equatable, Sendable {
   /// - Throws: `KitError` where the settings make no sense.
   public func check() throws {
     guard 0 < offThreshold, offThreshold <= onThreshold, onThreshold <= 1 else {
-      throw KitError(
-        "gate thresholds must satisfy 0 < off <= on <= 1, got on \(onThreshold), off \(offThreshold)")
+      let got = "on \(onThreshold), off \(offThreshold)"
+      throw KitError("gate thresholds must satisfy 0 < off <= on <= 1, got \(got)")
     }
     for duration in [smoothingMs, minOnMs, minOffMs, mergeGapMs]
     where !(duration.isFinite && duration >= 0) {

@@ -60,8 +60,8 @@ public final class Listener {
     return found
   }
 
-  /// The stream ends: score the rest, led out by zeros, and close an open cry. Only frames that were
-  /// heard in full reach the gate, so no event outlasts the sound.
+  /// The stream ends: score the rest, led out by zeros, and close an open cry. Only frames that
+  /// were heard in full reach the gate, so no event outlasts the sound.
   public func flush() throws -> [GateChange] {
     var found: [GateChange] = []
     let heard = pending.count

@@ -44,7 +44,7 @@ public final class SampleRing: @unchecked Sendable {
     condition.signal()
   }
 
-  /// Fetch what is there, at most `count` and never across a loss; wait for it up to `wait` seconds.
+  /// Fetch what is there, at most `count` and never across a loss; `wait` for it, in seconds.
   public func read(_ count: Int, wait: TimeInterval = 0) -> RingRead {
     condition.lock()
     defer { condition.unlock() }

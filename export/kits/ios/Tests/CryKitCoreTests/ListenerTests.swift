@@ -41,8 +41,8 @@ final class ListenerTests: XCTestCase {
     let listener = makeListener()
     listener.reset(firstSample: 1_000_000)
     let found = try listener.feed(audio) + listener.flush()
-    XCTAssertEqual(
-      found.compactMap(\.asClosed).map { $0.onsetSample - 1_000_000 }, expected.events.map(\.onsetSample))
+    let onsets = found.compactMap(\.asClosed).map { $0.onsetSample - 1_000_000 }
+    XCTAssertEqual(onsets, expected.events.map(\.onsetSample))
   }
 
   func testARestThatIsNoStepIsHeardAndNoEventOutlastsTheSound() throws {
@@ -50,8 +50,8 @@ final class ListenerTests: XCTestCase {
     let listener = Listener(model: always, gate: kit.makeGate(), stepSamples: kit.stepSamples)
     let length = 16 * kit.stepSamples + kit.frameSamples + 7
     let found = try listener.feed([Float](repeating: 0, count: length)) + listener.flush()
-    XCTAssertEqual(
-      found.compactMap(\.asClosed).map(\.offsetSample), [(16 * kit.framesPerStep + 1) * kit.frameSamples])
+    let end = (16 * kit.framesPerStep + 1) * kit.frameSamples
+    XCTAssertEqual(found.compactMap(\.asClosed).map(\.offsetSample), [end])
   }
 
   func testWhereSoundIsMissingACryIsClosedAndTheClockGoesOn() throws {
@@ -84,7 +84,8 @@ final class ListenerTests: XCTestCase {
 
   private func compare(_ found: [GateChange]) {
     let closed = found.compactMap(\.asClosed)
-    XCTAssertEqual(found.compactMap(\.asOpened).map(\.detectedSample), expected.events.map(\.detectedSample))
+    XCTAssertEqual(
+      found.compactMap(\.asOpened).map(\.detectedSample), expected.events.map(\.detectedSample))
     XCTAssertEqual(closed.map(\.onsetSample), expected.events.map(\.onsetSample))
     XCTAssertEqual(closed.map(\.offsetSample), expected.events.map(\.offsetSample))
     for (got, wanted) in zip(closed, expected.events) {

@@ -19,7 +19,8 @@ final class SampleRingTests: XCTestCase {
     write(ring, [Float](repeating: 2, count: 9))  // 4 fit, 5 are lost
     XCTAssertEqual(ring.read(8).samples.count, 8)
     write(ring, [3, 3])
-    XCTAssertEqual(ring.read(8), RingRead(samples: [2, 2], lostBefore: 0))  // never across the loss
+    // Never across the loss.
+    XCTAssertEqual(ring.read(8), RingRead(samples: [2, 2], lostBefore: 0))
     XCTAssertEqual(ring.read(8), RingRead(samples: [3, 3], lostBefore: 5))
     XCTAssertEqual(ring.read(8), RingRead(samples: [], lostBefore: 0))
   }
