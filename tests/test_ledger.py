@@ -131,6 +131,19 @@ def test_a_log_that_never_comes_back_is_owned_up_to(night: Night) -> None:
     assert night.whole_cries() == ["cry0"]
 
 
+def test_what_waits_is_bounded_and_what_was_too_much_is_told(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_WAITING", 6)
+    heal = forbid(night)
+    for _ in range(5):
+        night.cry()
+    heal()
+    night.cry()
+    assert "4 writes were too many" in str(night.told[-1])
+    assert night.whole_cries() == ["cry0", "cry1", "cry2", "cry5"]
+
+
 @pytest.mark.parametrize("how", ["damaged", "moved", "deleted"])
 def test_a_log_that_is_spoilt_in_mid_session_is_replaced(night: Night, how: str) -> None:
     night.listen(60)

@@ -456,6 +456,20 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     folder.chmod(0o755)
 
 
+def test_a_locked_log_is_not_read_past_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.db"
+    logged(path, NOW)
+    monkeypatch.setattr(store_module, "OPENING_PATIENCE_S", 0.1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match="another program has locked it"):
+            list(read_events(path))
+    assert len(list(read_events(path))) == 1
+
+
 def test_closing_an_unknown_event_is_an_error(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "events.db")
     with pytest.raises(StoreError, match="has lost the event"):

@@ -31,6 +31,11 @@ def is_damaged(error: Exception) -> bool:
     return _code(error) in _DAMAGED
 
 
+def is_read_only(error: Exception) -> bool:
+    """Whether `error` may come of a place where no file can be made."""
+    return _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+
 def reason(error: Exception) -> str:
     """What `error` means, in words."""
     code = _code(error)

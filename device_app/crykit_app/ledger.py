@@ -190,8 +190,10 @@ class Ledger:
 
     def _keep(self, key: str, write: Write, *, lasting: bool = False) -> None:
         if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
-            return
+            self._write_waiting()
+            if self._waiting:
+                self._dropped += 1
+                return
         self._waiting[key] = write
         if lasting:
             self._lasting[key] = write
@@ -250,6 +252,8 @@ class Ledger:
             return
         self._trouble = ""
         self._store.be_patient(WRITING_PATIENCE_S)
-        kept = f"{self._dropped} writes were too many" if self._dropped else "nothing is missing"
+        kept = "nothing is missing"
+        if self._dropped:
+            kept = f"{self._dropped} writes were too many to keep and are missing"
         self._dropped = 0
         self._tell(StoreRecovered(f"the event log {self._store.path} is written again; {kept}"))

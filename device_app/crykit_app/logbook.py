@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crykit.errors import InputError
-from crykit_app.faults import StoreError, reason
+from crykit_app.faults import StoreError, is_read_only, reason
 from crykit_app.schema import SCHEMA_VERSION, check_version, upgrade
 from crykit_app.store import connect
 
@@ -140,10 +140,10 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
     try:
         check_version(db, path)
         return db
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         db.close()
         wal = path.with_name(f"{path.name}-wal")
-        if wal.exists() and wal.stat().st_size:
+        if not is_read_only(error) or (wal.exists() and wal.stat().st_size):
             raise
     # A disk that takes no shared-memory file: nobody can be writing there either.
     return connect(f"file:{quote(str(path.resolve()))}?immutable=1", uri=True)
