@@ -21,6 +21,7 @@ help:
 	@echo "make test        install everything, then check and test"
 	@echo "make check       ruff, formatting, pyright, import rules"
 	@echo "make bench       every runtime on this machine (BENCH_ARGS=--quick)"
+	@echo "make bench-report  the same, written to docs/benchmarks.md"
 	@echo "make screenshot  docs/screenshot.svg, drawn by the app itself"
 	@echo "make kotlin      a compiler, so that the Android kit is tested too (needs java and junit4)"
 	@echo "make clean       remove $(VENV), caches and builds"
@@ -39,6 +40,9 @@ check: $(ALL) $(NATIVE)
 
 bench: $(ALL) $(NATIVE)
 	$(BIN)/crykit bench $(BENCH_ARGS)
+
+bench-report: $(ALL) $(NATIVE)
+	$(BIN)/crykit bench $(BENCH_ARGS) --markdown docs/benchmarks.md
 
 # Textual draws the screen as SVG and quits after so many whole seconds: at ten times real time, in
 # the middle of the night's fifth cry.

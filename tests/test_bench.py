@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -169,3 +174,25 @@ def test_streams_are_pairs_of_sound_and_truth(tmp_path: Path) -> None:
         StreamTruth.read(tmp_path)
     (tmp_path / "lonely.csv").write_text("onset_s,offset_s,event\n")
     assert [p.name for p in StreamTruth.read(tmp_path).audio] == ["lonely.flac"]
+
+
+def test_a_killed_run_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [Path(sys.executable).with_name("crykit"), "bench", tiny_bundle, "--budget", "60"]
+    running = subprocess.Popen(
+        [*command, "--rows", "onnx-fp32", "--json", tmp_path / "out.json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    workers: list[psutil.Process] = []
+    for _ in range(600):
+        workers = psutil.Process(running.pid).children(recursive=True) if not workers else workers
+        if workers:
+            break
+        time.sleep(0.05)
+    running.terminate()
+    assert running.wait(timeout=30) == 128 + signal.SIGTERM
+    assert workers and not psutil.wait_procs(workers, timeout=10)[1]
+    assert list(tmp_path.iterdir()) == [scratch] and list(scratch.iterdir()) == []

@@ -40,6 +40,11 @@ def inside(part: str, field: str, form: str, scale: float = 1.0) -> Cell:
     return cell
 
 
+def _step(row: Row) -> str:
+    """Of rows that were timed: one that was skipped has a step and nothing else."""
+    return NOTHING if row.latency_ms_median is None else f"{row.step_ms:.4g}"
+
+
 def _median(row: Row) -> str:
     if row.latency_ms_median is None:
         return NOTHING
@@ -74,7 +79,7 @@ PARTS = (
     Part(
         "Speed: one step, front end and network, in ms",
         (
-            ("step", number("step_ms", ".4g")),
+            ("step", _step),
             ("median", _median),
             ("p95", number("latency_ms_p95", ".3f")),
             ("p99", number("latency_ms_p99", ".3f")),
@@ -94,7 +99,7 @@ PARTS = (
         ),
     ),
     Part(
-        "Work, and the share of this machine's peak that it reaches",
+        "Work, and its share of the peak",
         (
             ("MMAC/s", number("network_macs_per_audio_s", ".1f", 1e-6)),
             ("net ms", number("network_ms_median", ".3f")),
@@ -127,12 +132,17 @@ PARTS = (
 
 
 def parts_with_content(report: Report) -> list[Part]:
-    """Those in which some row has a figure."""
-    return [
-        part
-        for part in PARTS
-        if any(cell(row) != NOTHING for row in report.rows for _, cell in part.columns)
-    ]
+    """Those in which some row has a figure, with the columns that have one."""
+    parts = [Part(part.title, _filled(report, part)) for part in PARTS]
+    return [part for part in parts if part.columns]
+
+
+def _filled(report: Report, part: Part) -> tuple[tuple[str, Cell], ...]:
+    return tuple(
+        (heading, cell)
+        for heading, cell in part.columns
+        if any(cell(row) != NOTHING for row in report.rows)
+    )
 
 
 def rows_of(report: Report, part: Part) -> list[Row]:

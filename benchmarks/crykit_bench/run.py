@@ -208,7 +208,7 @@ class Bench:
     def _count(self) -> None:
         """Parameters and multiplications, of each model once."""
         for bundle in self._bundles():
-            own = [e for e in self.entries if e.bundle is bundle]
+            own = [e for e in self._fine() if e.bundle is bundle]
             parameters, macs = count_parameters(bundle), network_macs(bundle)
             for entry in own:
                 entry.row.parameters = parameters
