@@ -185,8 +185,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
+    clips: tuple[ClipArtefact, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_listed(self.clips, self.files)
         for text in (self.name, self.version):
             # They are printed: on a terminal a control character is a command.
             if not text.isprintable():

@@ -201,7 +201,9 @@ class LogMelFrontEnd(nn.Module):
         0.6 MB at a minute.
         """
         frames, block = log_mel.shape[3], self.block_frames
-        inverse = functional.pad(_inverse(log_mel), (0, -frames % block)).unflatten(3, (-1, block))
+        # Not `-frames % block`: ExecuTorch takes that as C does, for a negative number.
+        missing = (block - frames % block) % block
+        inverse = functional.pad(_inverse(log_mel), (0, missing)).unflatten(3, (-1, block))
         sums = inverse @ self.floor_kernel[:-1]  # (batch, 1, 64, blocks, block)
         totals = sums[..., -1]
         index = torch.arange(totals.shape[3], device=log_mel.device)

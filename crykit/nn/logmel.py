@@ -7,6 +7,8 @@ are centred and the logarithm is natural, as in BYOL-A.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,5 +64,8 @@ class LogMel(nn.Module):
                 return_complex=True,
             )
             power = spectrum.real.square() + spectrum.imag.square()  # (batch, 257, frames)
-            log_mel = torch.log(self.mel.T @ power[:, :, :n_frames] + POWER_OFFSET)
+            mel = self.mel.T @ power[:, :, :n_frames]
+            # `log(mel + 1e-8)`, with the constant taken out: the ONNX optimiser takes an addition
+            # of 1e-8 for one of zero and drops it, and then silence has no logarithm.
+            log_mel = torch.log(mel * (1.0 / POWER_OFFSET) + 1.0) + math.log(POWER_OFFSET)
         return log_mel[:, None]

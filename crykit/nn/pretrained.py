@@ -49,7 +49,7 @@ class Pretrained:
     record: dict[str, Any]
 
     def __post_init__(self) -> None:
-        self._front_end = LogMel(self.encoder.n_mels)
+        self.front_end = LogMel(self.encoder.n_mels)
 
     @property
     def size(self) -> int:
@@ -59,7 +59,7 @@ class Pretrained:
 
     def log_mel(self, samples: Tensor) -> Tensor:
         """(batch, n) at 16 kHz in [-1, 1] to (batch, 1, n_mels, 1 + n // 160)."""
-        return self._front_end.to(samples.device)(samples)
+        return self.front_end.to(samples.device)(samples)
 
     def normalise(self, log_mel: Tensor) -> Tensor:
         return (log_mel - self.mean) / self.std

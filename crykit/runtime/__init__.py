@@ -91,7 +91,7 @@ def _engine(runtime: str) -> _Engine | None:
     return None
 
 
-def _missing(runtime: str) -> str | None:
+def missing_engine(runtime: str) -> str | None:
     """Why a kind of runtime cannot be opened here, or None."""
     if runtime not in _ENGINES:
         return "unknown to this version"
@@ -119,7 +119,7 @@ def runtime_choices(bundle: Bundle) -> list[tuple[str, str]]:
 
 def available_runtimes(bundle: Bundle) -> list[tuple[str, str, str | None]]:
     """(runtime, precision, why it cannot be opened here or None) for all the bundle offers."""
-    return [(r, p, _missing(r)) for r, p in runtime_choices(bundle)]
+    return [(r, p, missing_engine(r)) for r, p in runtime_choices(bundle)]
 
 
 def open_runtime(
@@ -151,7 +151,7 @@ def open_runtime(
         )
     engine = _engine(runtime)
     if engine is None:
-        raise MissingPart(f"the {runtime} runtime {_missing(runtime)}")
+        raise MissingPart(f"the {runtime} runtime {missing_engine(runtime)}")
     module = importlib.import_module(engine.module)
     opened: Runtime = module.open_model(bundle, precision, threads, step_samples)
     return opened

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,10 @@ def open_model(
 ) -> ExecuTorchRuntime:
     """Called by `crykit.runtime.open_runtime`."""
     return ExecuTorchRuntime(bundle, precision, threads, step_samples)
+
+
+def open_program(path: Path, threads: int) -> Callable[[Float32], list[Float32]]:
+    """A program with one input and no state, called by `crykit.runtime.clip`."""
+    _set_threads(threads)
+    graph = _Graph(path, GraphSpec((), ()))
+    return lambda samples: [o.numpy() for o in graph.run(torch.from_numpy(samples), ())[1]]

@@ -74,6 +74,12 @@ def _steps_samples(value: str) -> tuple[int, ...]:
     help="A recipe that names the blocks which int8 leaves in floating point.",
 )
 @click.option(
+    "--sensitivity",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Export nothing: measure what each block loses in int8, as a table and a picture in DIR.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -117,6 +123,7 @@ def command(
     calibration: Path | None,
     streams: Path | None,
     quantise: Path | None,
+    sensitivity: Path | None,
     output: Path | None,
     name: str | None,
     version_: str | None,

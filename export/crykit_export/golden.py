@@ -40,12 +40,17 @@ def golden_clip() -> NDArray[np.float32]:
     return np.clip(audio, -1.0, 1.0).astype(np.float32)
 
 
-def write_golden(student: CryStudent, folder: Path) -> None:
-    """Write the clip and torch's outputs for what the written file holds."""
+def write_golden_clip(folder: Path) -> NDArray[np.float32]:
+    """Write the clip alone and return it as it was written."""
     path = folder / GOLDEN_INPUT
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, golden_clip(), SAMPLE_RATE_HZ, subtype="PCM_16")
-    probability, embedding = stream(student, read_golden_input(folder))
+    return read_golden_input(folder)
+
+
+def write_golden(student: CryStudent, folder: Path) -> None:
+    """Write the clip and torch's outputs for what the written file holds."""
+    probability, embedding = stream(student, write_golden_clip(folder))
     save_file({"cry_probability": probability, "embedding": embedding}, folder / GOLDEN_EXPECTED)
 
 

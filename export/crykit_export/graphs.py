@@ -59,7 +59,7 @@ def _fold_children(module: nn.Module) -> None:
             setattr(module, next_name, nn.Identity())
 
 
-def _with_persistent_buffers(module: nn.Module) -> nn.Module:
+def with_persistent_buffers(module: nn.Module) -> nn.Module:
     """A copy whose buffers are all persistent: lowering loses track of the others."""
     module = copy.deepcopy(module).eval()
     for part in module.modules():
@@ -69,7 +69,7 @@ def _with_persistent_buffers(module: nn.Module) -> nn.Module:
 
 def front_end_graph(dft: str, step_samples: int = STEP_SAMPLES) -> ExportGraph:
     """The front end with its transform computed by `"matmul"` or `"fft"`."""
-    module = _with_persistent_buffers(LogMelFrontEnd(dft, block_frames_of(step_samples)))
+    module = with_persistent_buffers(LogMelFrontEnd(dft, block_frames_of(step_samples)))
     assert isinstance(module, LogMelFrontEnd)
     names = ("tail", "floor_sum", "floor_weight")
     inputs = {"samples": torch.zeros(1, step_samples)}

@@ -30,6 +30,37 @@ def model_card(fields: dict[str, Any], folder: Path) -> str:
     return "\n\n".join(s for s in sections if s) + "\n"
 
 
+def encoder_card(fields: dict[str, Any], folder: Path) -> str:
+    """The card of an encoder's bundle."""
+    rows = [
+        [
+            c["runtime"],
+            f"{c['file']}, {(folder / c['file']).stat().st_size / 1e6:.1f} MB",
+            "any" if c["max_samples"] is None else f"{c['max_samples'] / 16_000:g} s",
+            f"{max(c['scores'].values()):.2g}",
+            f"{c['tolerance']:g}",
+        ]
+        for c in fields["clips"]
+    ]
+    header = ["runtime", "file", "longest clip", "from torch, of the largest value", "allowed"]
+    training = fields["training"]
+    shape = f"""## What it does
+
+- In: whole recordings, mono, {fields["sample_rate_hz"]} Hz; the log-mel is part of the file.
+- Out: `embedding`, {fields["embedding_size"]} numbers a recording, and `frames`, \
+{fields["frame_size"]} numbers every {_ms(fields, "hop_samples"):g} ms.
+- It has no state and detects nothing: a classifier on its embeddings is the user's.
+
+Not a medical device."""
+    trained = f"## Training\n\nObjective: {training['objective']}, stage: {training['stage']}." + (
+        " Made with a leaky split: no score of it counts." if training["leaky"] else ""
+    )
+    artefacts = (
+        f"## Artefacts\n\nEach agreed with torch on a synthetic clip.\n\n{_table(header, rows)}"
+    )
+    return "\n\n".join([_head(fields), shape, artefacts, trained, _terms(fields)]) + "\n"
+
+
 def _head(fields: dict[str, Any]) -> str:
     return (
         f"# {fields['name']} {fields['version']}\n\n{fields['description']}. "

@@ -19,13 +19,18 @@ def write_executorch(graph: ExportGraph, path: Path, module: nn.Module | None = 
             quantised one, say.
     """
     with quiet_exporters():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-
         exported = torch.export.export(module or graph.module, graph.example, strict=True)
-        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        left_out = undelegated(edge.exported_program().graph_module)
-        path.write_bytes(edge.to_executorch().buffer)
+        return lower(exported, path)
+
+
+def lower(exported: torch.export.ExportedProgram, path: Path) -> list[str]:
+    """Give XNNPACK what it takes and write the .pte; returns the operators that are left."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    left_out = undelegated(edge.exported_program().graph_module)
+    path.write_bytes(edge.to_executorch().buffer)
     return left_out
 
 

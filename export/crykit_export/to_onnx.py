@@ -24,6 +24,11 @@ def write_onnx(graph: ExportGraph, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
+    save_onnx(program, path)
+
+
+def save_onnx(program: torch.onnx.ONNXProgram, path: Path) -> None:
+    """Write an exported program without its traces of where it was made."""
     model = program.model
     # Where each node came from in the source is of no use to a device, and names local paths.
     for node in model.graph.all_nodes():
