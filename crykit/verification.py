@@ -1,7 +1,7 @@
 """Does a bundle do here what it did where it was made? Golden clips on every runtime.
 
-Each runtime replays the clip in a process of its own, `python -m crykit.verification FOLDER RUNTIME
-PRECISION STEP`: one that crashes or hangs is a fault to report and takes nobody with it.
+Each runtime replays the clip in a process of its own (`python -m crykit.verification FOLDER
+SUBJECT`): one that crashes or hangs is a fault to report and takes nobody with it.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
@@ -19,9 +19,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from crykit.bundle import GOLDEN_EXPECTED, GOLDEN_INPUT, Bundle
+from crykit.bundle import GOLDEN_EXPECTED, GOLDEN_INPUT, Bundle, EncoderBundle, open_any
 from crykit.errors import CrykitError, InputError
-from crykit.runtime import available_runtimes, open_runtime
+from crykit.manifest import EncoderManifest
+from crykit.runtime import missing_engine, open_runtime
 
 TORCH_MAX_ABS = 1e-4
 """Torch made the expected values; another machine's kernels may round differently."""
@@ -37,6 +38,7 @@ class Check(msgspec.Struct, kw_only=True, omit_defaults=True):
     runtime: str | None = None
     precision: str | None = None
     step_samples: int | None = None
+    form: str | None = None
     max_abs: float | None = None
     tolerance: float | None = None
     embedding_max_abs: float | None = None
@@ -44,49 +46,70 @@ class Check(msgspec.Struct, kw_only=True, omit_defaults=True):
     detail: str | None = None
 
 
-def verify_bundle(bundle: Bundle, timeout_s: float = CHILD_TIMEOUT_S) -> list[Check]:
-    """The digests, which `Bundle.open` has compared, then each runtime on the golden clip.
+class Subject(msgspec.Struct, frozen=True):
+    """One artefact of a bundle.
+
+    Args:
+        step_samples: what it hears at a time, if not the manifest's own step.
+        form: "clip" for one that hears whole clips, None for one that steps.
+    """
+
+    runtime: str
+    precision: str
+    step_samples: int | None = None
+    form: str | None = None
+
+    def check(self, *, ok: bool | None, detail: str) -> Check:
+        """A report without figures."""
+        return Check(check="golden", ok=ok, detail=detail, **msgspec.structs.asdict(self))
+
+
+def verify_bundle(
+    bundle: Bundle | EncoderBundle, timeout_s: float = CHILD_TIMEOUT_S
+) -> list[Check]:
+    """The digests, which opening has compared, then each runtime on the golden clip.
 
     Args:
         timeout_s: what has not answered by then has failed.
     """
     files = len(bundle.manifest.files)
     report = [Check(check="digests", ok=True, detail=f"{files} files")]
-    missing = {runtime: why for runtime, _, why in available_runtimes(bundle)}
-    subjects = [(a.runtime, a.precision, a.step_samples) for a in bundle.manifest.artefacts]
-    if bundle.has_weights:
-        subjects.append(("torch", "fp32", None))
-    for subject in subjects:
-        why = missing[subject[0]]
+    for subject in _subjects(bundle):
+        why = missing_engine(subject.runtime)
         if why is None:
-            report.append(check_in_child(bundle, *subject, timeout_s=timeout_s))
+            report.append(check_in_child(bundle, subject, timeout_s))
         else:
-            report.append(_golden(*subject, ok=None, detail=f"skipped: {why}"))
+            report.append(subject.check(ok=None, detail=f"skipped: {why}"))
     return report
 
 
+def _subjects(bundle: Bundle | EncoderBundle) -> list[Subject]:
+    clips = [Subject(a.runtime, a.precision, form="clip") for a in bundle.manifest.clips]
+    if isinstance(bundle, EncoderBundle):
+        return clips
+    steps = [Subject(a.runtime, a.precision, a.step_samples) for a in bundle.manifest.artefacts]
+    return [*steps, *clips, *([Subject("torch", "fp32")] if bundle.has_weights else [])]
+
+
 def check_in_child(
-    bundle: Bundle,
-    runtime: str,
-    precision: str,
-    step_samples: int | None = None,
-    timeout_s: float = CHILD_TIMEOUT_S,
+    bundle: Bundle | EncoderBundle, subject: Subject, timeout_s: float = CHILD_TIMEOUT_S
 ) -> Check:
-    """`check_golden` in a fresh process. How that ends is part of the answer."""
-    subject = (runtime, precision, step_samples)
+    """The check of one subject in a fresh process. How that ends is part of the answer."""
     # -P: a folder named crykit in the working directory is not ours.
     command = [sys.executable, "-P", "-m", "crykit.verification", str(bundle.folder.resolve())]
-    command += [runtime, precision, str(step_samples or 0)]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
+            [*command, msgspec.json.encode(subject).decode()],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
-        return _golden(*subject, ok=False, detail=f"gave no answer within {timeout_s:g} s")
+        return subject.check(ok=False, detail=f"gave no answer within {timeout_s:g} s")
     try:
         return msgspec.json.decode(done.stdout, type=Check)
     except msgspec.DecodeError:
-        return _golden(*subject, ok=False, detail=f"its process {_ending(done)}")
+        return subject.check(ok=False, detail=f"its process {_ending(done)}")
 
 
 def _ending(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -108,18 +131,18 @@ def check_golden(
     Args:
         step_samples: of the artefact, if not the manifest's own step.
     """
-    subject = (runtime, precision, step_samples)
-    artefact = bundle.manifest.artefact(*subject)
+    subject = Subject(runtime, precision, step_samples)
+    artefact = bundle.manifest.artefact(runtime, precision, step_samples)
     tolerance = artefact.tolerance.cry_probability_max_abs if artefact else TORCH_MAX_ABS
     try:
         samples, expected = read_golden(bundle)
-        got, step_ms = _replay(bundle, *subject, samples)
+        got, step_ms = _replay(bundle, subject, samples)
     except CrykitError as error:
-        return _golden(*subject, ok=False, detail=" ".join(str(error).split()))
+        return subject.check(ok=False, detail=" ".join(str(error).split()))
     for name, values in got.items():
         if values.shape != expected[name].shape:
             detail = f"{name}: expected the shape {expected[name].shape}, got {values.shape}"
-            return _golden(*subject, ok=False, detail=detail)
+            return subject.check(ok=False, detail=detail)
     max_abs = _max_abs(got["cry_probability"], expected["cry_probability"])
     return Check(
         check="golden",
@@ -135,7 +158,9 @@ def check_golden(
     )
 
 
-def read_golden(bundle: Bundle) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def read_golden(
+    bundle: Bundle | EncoderBundle,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The golden clip (n,) float32, a whole number of steps, and torch's answers to it.
 
     Raises:
@@ -152,22 +177,27 @@ def read_golden(bundle: Bundle) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         expected = load_file(answers)
     except (soundfile.SoundFileError, SafetensorError) as error:
         raise InputError(f"{bundle.folder}: the golden clip cannot be read: {error}") from None
+    unit = 1 if isinstance(manifest, EncoderManifest) else manifest.step_samples
     fits = rate_hz == manifest.sample_rate_hz and samples.ndim == 1 and len(samples)
-    if not fits or len(samples) % manifest.step_samples:
+    if not fits or len(samples) % unit:
         raise InputError(
-            f"{sound}: expected whole steps of {manifest.step_samples} mono samples at "
-            f"{manifest.sample_rate_hz} Hz, got {samples.shape} at {rate_hz} Hz"
+            f"{sound}: expected mono samples at {manifest.sample_rate_hz} Hz, a multiple of "
+            f"{unit}, got {samples.shape} at {rate_hz} Hz"
         )
+    if isinstance(manifest, EncoderManifest):
+        return samples, expected
     if not {"cry_probability", "embedding"} <= set(expected):
         raise InputError(f"{answers}: expected cry_probability and embedding")
     return samples, expected
 
 
 def _replay(
-    bundle: Bundle, runtime: str, precision: str, step_samples: int | None, samples: np.ndarray
+    bundle: Bundle, subject: Subject, samples: np.ndarray
 ) -> tuple[dict[str, np.ndarray], float]:
     """Outputs over the clip, and the mean time of a step in ms."""
-    model = open_runtime(bundle, runtime, precision, step_samples=step_samples)
+    model = open_runtime(
+        bundle, subject.runtime, subject.precision, step_samples=subject.step_samples
+    )
     step = model.step_samples
     if len(samples) % step:
         raise InputError(f"the golden clip of {len(samples)} samples is not whole steps of {step}")
@@ -191,29 +221,26 @@ def _max_abs(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64))))
 
 
-def _golden(
-    runtime: str, precision: str, step_samples: int | None, *, ok: bool | None, detail: str
-) -> Check:
-    return Check(
-        check="golden",
-        runtime=runtime,
-        precision=precision,
-        step_samples=step_samples,
-        ok=ok,
-        detail=detail,
-    )
+def _check(folder: str, subject: Subject) -> Check:
+    bundle = open_any(folder)
+    if subject.form == "clip":
+        from crykit.clip_verification import check_clip
+
+        return check_clip(bundle, subject)
+    assert isinstance(bundle, Bundle)
+    return check_golden(bundle, subject.runtime, subject.precision, subject.step_samples)
 
 
-def _main(folder: str, runtime: str, precision: str, step: str) -> None:
+def _main(folder: str, subject_json: str) -> None:
     # The answer goes out on what was stdout; a library that prints there now prints on stderr.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    subject = (runtime, precision, int(step) or None)
+    subject = msgspec.json.decode(subject_json, type=Subject)
     try:
-        check = check_golden(Bundle.open(folder), *subject)
+        check = _check(folder, subject)
     except Exception as error:
         detail = " ".join(f"{type(error).__name__}: {error}".split())
-        check = _golden(*subject, ok=False, detail=detail)
+        check = subject.check(ok=False, detail=detail)
     with answer:
         answer.write(msgspec.json.encode(check))
 

@@ -27,12 +27,12 @@ def command(ctx: click.Context, bundle: str | None, format_: str | None) -> None
     that is not installed is skipped, and named. Each runs in a process of its own: one that crashes
     or hangs is a line of the report.
     """
-    from crykit.bundle import Bundle, BundleDigestError, resolve_model
+    from crykit.bundle import BundleDigestError, open_any, resolve_model
     from crykit.errors import FaultFound
     from crykit.verification import verify_bundle
 
     try:
-        opened = Bundle.open(resolve_model(bundle))
+        opened = open_any(resolve_model(bundle))
     except BundleDigestError as error:
         raise FaultFound(str(error)) from None
     report = verify_bundle(opened)
@@ -62,7 +62,8 @@ def _as_table(report: list[Check]) -> str:
     for check in report:
         result = "skipped" if check.ok is None else "ok" if check.ok else "FAILED"
         step = f"{check.step_samples} samples" if check.step_samples else None
-        what = " ".join(part for part in (check.runtime, check.precision, step) if part)
+        form = "whole clips" if check.form == "clip" else None
+        what = " ".join(part for part in (check.runtime, check.precision, step, form) if part)
         figures = [_figure(check.max_abs), _figure(check.tolerance)]
         detail = (check.detail or "").removeprefix("skipped: ")
         rows.append((check.check, what, result, *figures, detail))
