@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from crykit_export.source import TrainedModel
 
 
 def _choices(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
@@ -167,6 +170,8 @@ def command(
     if calibration is not None and not calibration.exists():
         raise InputError(f"{calibration}: no such manifest to calibrate on")
     trained = override(load_model(model), record, gate, {"name": name, "version": version_})
+    if sensitivity is not None:
+        return _measure_sensitivity(trained, calibration, streams, sensitivity, force, seed)
     plan = ExportPlan(
         out=output or Path(f"{trained.record.name}.cry"),
         runtimes=chosen_runtimes,
@@ -181,6 +186,35 @@ def command(
         say=lambda line: click.echo(line, err=True),
     )
     click.echo(export_bundle(trained, plan))
+
+
+def _measure_sensitivity(
+    model: TrainedModel,
+    calibration: Path | None,
+    streams: Path | None,
+    folder: Path,
+    force: bool,
+    seed: int,
+) -> None:
+    """`--sensitivity`: what each block loses, and nothing exported."""
+    import importlib.util
+
+    from crykit.errors import MissingPart
+    from crykit_export.held_out import read_held_out
+    from crykit_export.sensitivity import measure_sensitivity
+    from crykit_export.sensitivity_report import write_report
+    from crykit_export.staging import staged_folder
+
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingPart("--sensitivity draws with matplotlib: pip install 'crykit[train]'")
+    truth = read_held_out(calibration, streams, "a block's loss")
+    with staged_folder(folder, replace=force) as stage:
+        write_report(measure_sensitivity(model, truth, _say, seed), stage)
+    click.echo(folder)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _export_encoder(

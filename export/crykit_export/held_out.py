@@ -67,7 +67,7 @@ def read_held_out(manifest: Path | None, streams: Path | None, what: str) -> Hel
             groups that were trained on.
     """
     if manifest is None or streams is None:
-        raise UsageError(f"{what} enters a bundle only with its loss measured: {HOW}")
+        raise UsageError(f"{what} needs held-out sound to be measured on: {HOW}")
     if manifest.is_dir():
         raise InputError(f"{manifest}: {what} needs labelled clips, not a folder: {HOW}")
     known = read_manifest(manifest)
