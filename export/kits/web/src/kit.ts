@@ -97,7 +97,7 @@ export async function fetchGraph(graph: GraphFile, base: string): Promise<Uint8A
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
   const hex = [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   if (data.byteLength !== graph.bytes || hex !== graph.sha256) {
-    throw new Error(`the model file ${graph.file} is damaged; load the page again`);
+    throw new Error(`the model file ${graph.file} is damaged`);
   }
   return new Uint8Array(data);
 }

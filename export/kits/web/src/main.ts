@@ -29,7 +29,8 @@ screen.check.onclick = () => {
 };
 setInterval(refresh, 500);
 tell({ type: "load", base: new URL("kit/", document.baseURI).href });
-if (import.meta.env.PROD) void navigator.serviceWorker?.register("./sw.js");
+// Where it is refused, the page works all the same, but not without a connection.
+if (import.meta.env.PROD) navigator.serviceWorker?.register("./sw.js").catch(() => {});
 
 function tell(message: ToEngine, transfer: Transferable[] = []): void {
   engine.postMessage(message, transfer);
@@ -70,7 +71,7 @@ function ago(samples: number): number {
 function ready(loaded: Kit): void {
   kit = loaded;
   screen.showKit(kit);
-  screen.showState("idle", "Not listening", "Lay this phone near the baby and press the button.");
+  screen.showState("idle", "Off", "Not listening. Lay this phone near the baby, then press the button.");
   screen.check.disabled = false;
   screen.offer("Start listening");
 }
@@ -111,6 +112,7 @@ function stop(): void {
 /** It cannot hear, and says so until it is started again. */
 function trouble(sentence: string): void {
   screen.showState("trouble", "Cannot hear", sentence);
+  screen.check.disabled = false;
   screen.offer("Try again");
 }
 

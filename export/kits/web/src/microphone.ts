@@ -105,7 +105,7 @@ async function wire(
     });
     capture.port.postMessage(engine, [engine]);
     source.connect(capture);
-    await context.resume();
+    void context.resume(); // where a phone holds it back, the page says that it is paused
     return context;
   } catch (error) {
     void context.close();
