@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from crykit_app.logbook import read_events
+from crykit_app.logbook import read_events, read_logbook
 
 pytestmark = pytest.mark.microphone
 
@@ -154,6 +154,10 @@ def test_listening_to_it_ends_in_good_order(
     assert lines[-1]["position_s"] == pytest.approx(time.time() - began, abs=1.5)
     (event,) = read_events(tmp_path / "events.db")
     assert (event.id, event.offset_s) == (lines[1]["id"], lines[1]["offset_s"])
+    (stretch,) = read_logbook(tmp_path / "events.db").listening
+    assert stretch.began.timestamp() == pytest.approx(began, abs=0.7)
+    listened_s = (stretch.until - stretch.began).total_seconds()
+    assert listened_s == pytest.approx(lines[-1]["position_s"], abs=1.5)
 
 
 def test_doctor_finds_it_well_or_says_what_is_wrong(
