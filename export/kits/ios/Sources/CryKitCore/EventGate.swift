@@ -45,7 +45,8 @@ private final class Span {
 ///
 /// Events come out in order, never overlap, and are never shorter than `minOnMs`. How the frames
 /// are cut into calls of `feed` makes no difference. The onset is walked back from the first frame
-/// over the on threshold to where the probability rose over the off threshold, by `minOnMs` at most.
+/// over the on threshold to where the probability rose over the off threshold, by `minOnMs` at
+/// most.
 public final class EventGate {
   public let frameSamples: Int
   /// End of the last frame fed, in samples.

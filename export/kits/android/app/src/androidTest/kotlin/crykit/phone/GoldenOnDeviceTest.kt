@@ -7,13 +7,14 @@ import crykit.core.GateClosed
 import crykit.core.Listener
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import kotlin.math.abs
 import org.json.JSONObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.junit.runner.RunWith
 
-/** The programs on this very phone: the golden audio must give what it gave the maker of the kit. */
+/** The programs on this very phone: golden audio must give what it gave the kit's maker. */
 @RunWith(AndroidJUnit4::class)
 class GoldenOnDeviceTest {
     private val context = InstrumentationRegistry.getInstrumentation().targetContext
@@ -32,11 +33,14 @@ class GoldenOnDeviceTest {
             val startedNs = System.nanoTime()
             val found = listener.feed(audio) + listener.flush()
             val tookMs = (System.nanoTime() - startedNs) / 1e6
-            println("crykit: ${1000 * tookMs / (audio.size * 1000L / kit.sampleRateHz)} ms a second")
+            val seconds = audio.size.toDouble() / kit.sampleRateHz
+            println("crykit: ${tookMs / seconds} ms for a second of sound")
 
             val heard = blocks.flatMap { it.cryProbability.toList() }
             assertEquals(wanted.length(), heard.size)
-            heard.forEachIndexed { j, got -> assertEquals("frame $j", wanted.getDouble(j), got, tolerance) }
+            heard.forEachIndexed { j, got ->
+                assertEquals("frame $j", wanted.getDouble(j), got, tolerance)
+            }
 
             // Within the tolerance a threshold may be crossed a step earlier or later.
             val events = expected.getJSONArray("events")
@@ -45,8 +49,8 @@ class GoldenOnDeviceTest {
             closed.forEachIndexed { i, got ->
                 val onset = events.getJSONObject(i).getLong("onset_sample")
                 val offset = events.getJSONObject(i).getLong("offset_sample")
-                assertTrue("onset $i", kotlin.math.abs(onset - got.onsetSample) <= kit.stepSamples)
-                assertTrue("offset $i", kotlin.math.abs(offset - got.offsetSample) <= kit.stepSamples)
+                assertTrue("onset $i", abs(onset - got.onsetSample) <= kit.stepSamples)
+                assertTrue("offset $i", abs(offset - got.offsetSample) <= kit.stepSamples)
             }
         }
     }

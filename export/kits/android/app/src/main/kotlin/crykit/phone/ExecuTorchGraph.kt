@@ -26,11 +26,13 @@ class ExecuTorchGraph(program: File, private val spec: GraphSpec) : Graph, AutoC
     }
 
     override fun run(inputs: List<FloatArray>): List<FloatArray> {
-        val values = inputs.mapIndexed { i, tensor -> EValue.from(Tensor.fromBlob(tensor, shapes[i])) }
+        val values = inputs.zip(shapes) { tensor, shape ->
+            EValue.from(Tensor.fromBlob(tensor, shape))
+        }
         val outputs = module.forward(*values.toTypedArray())
         if (outputs.isEmpty()) throw KitException("${spec.file} did not run")
-        // A copy: the output lies in the program's own memory, which the next call overwrites.
-        return outputs.map { it.toTensor().dataAsFloatArray.copyOf() }
+        // Copies: the tensors lie in the program's own memory, which the next call overwrites.
+        return outputs.map { it.toTensor().dataAsFloatArray }
     }
 
     override fun close() = module.destroy()

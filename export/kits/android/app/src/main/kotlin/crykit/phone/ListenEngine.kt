@@ -59,7 +59,8 @@ class ListenEngine(
                 if (read.lostBefore > 0) {
                     note(listener.skip(read.lostBefore), kit, startedAtMs)
                     watch.reset()
-                    missed = Trouble(R.string.trouble_missed, read.lostBefore / kit.sampleRateHz + 1)
+                    val seconds = read.lostBefore / kit.sampleRateHz + 1
+                    missed = Trouble(R.string.trouble_missed, seconds)
                     missedNs = System.nanoTime()
                 }
                 watch.hear(block, read.count)
@@ -68,8 +69,8 @@ class ListenEngine(
                     phase = if (listener.isCrying) Phase.CRYING else Phase.QUIET,
                     trouble = when {
                         microphone.isSilenced -> Trouble(R.string.trouble_silenced)
-                        microphone.isDown -> Trouble(R.string.trouble_stopped)
-                        System.nanoTime() - heardNs > SILENT_DRIVER_NS -> Trouble(R.string.trouble_stopped)
+                        microphone.isDown || System.nanoTime() - heardNs > SILENT_DRIVER_NS ->
+                            Trouble(R.string.trouble_stopped)
                         watch.isFlat -> Trouble(R.string.trouble_flat)
                         System.nanoTime() - missedNs < SHOW_MISSED_NS -> missed
                         else -> null

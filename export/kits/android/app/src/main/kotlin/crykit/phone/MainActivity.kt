@@ -47,7 +47,11 @@ class MainActivity : Activity() {
         else requestPermissions(missing.toTypedArray(), 0)
     }
 
-    override fun onRequestPermissionsResult(code: Int, permissions: Array<String>, results: IntArray) {
+    override fun onRequestPermissionsResult(
+        code: Int,
+        permissions: Array<String>,
+        results: IntArray,
+    ) {
         super.onRequestPermissionsResult(code, permissions, results)
         // Listening works without notifications; without the microphone there is nothing to do.
         if (checkSelfPermission(RECORD_AUDIO) == PERMISSION_GRANTED) ListenService.start(this)
@@ -68,7 +72,8 @@ class MainActivity : Activity() {
         text(R.id.trouble).setTextIfNew(snapshot.trouble?.say(this) ?: "")
         text(R.id.trouble).visibility = if (snapshot.trouble == null) View.GONE else View.VISIBLE
         text(R.id.events).setTextIfNew(
-            snapshot.cries.joinToString("\n", transform = ::line).ifEmpty { getString(R.string.no_cries) },
+            snapshot.cries.joinToString("\n", transform = ::line)
+                .ifEmpty { getString(R.string.no_cries) },
         )
         text(R.id.toggle).setTextIfNew(
             getString(if (snapshot.phase == Phase.OFF) R.string.start else R.string.stop),

@@ -1,4 +1,4 @@
-// Notifications: one that says what is going on, one that cannot be overheard when nothing is heard.
+// One notification says what goes on; another cannot be overheard when nothing is heard.
 package crykit.phone
 
 import android.app.Notification
@@ -13,11 +13,15 @@ class Notices(private val context: Context) {
 
     init {
         val listening = NotificationChannel(
-            LISTENING, context.getString(R.string.channel_listening), NotificationManager.IMPORTANCE_LOW,
+            LISTENING,
+            context.getString(R.string.channel_listening),
+            NotificationManager.IMPORTANCE_LOW,
         )
         // High importance sounds and pops up: a parent must know that nobody listens.
         val trouble = NotificationChannel(
-            TROUBLE, context.getString(R.string.channel_trouble), NotificationManager.IMPORTANCE_HIGH,
+            TROUBLE,
+            context.getString(R.string.channel_trouble),
+            NotificationManager.IMPORTANCE_HIGH,
         )
         manager.createNotificationChannels(listOf(listening, trouble))
     }
@@ -25,7 +29,9 @@ class Notices(private val context: Context) {
     fun listening(snapshot: Snapshot): Notification = builder(LISTENING)
         .setContentTitle(context.getString(snapshot.phase.text))
         .setOngoing(true)
-        .addAction(Notification.Action.Builder(null, context.getString(R.string.stop), stop()).build())
+        .addAction(
+            Notification.Action.Builder(null, context.getString(R.string.stop), stop()).build(),
+        )
         .build()
 
     fun showListening(snapshot: Snapshot) = manager.notify(LISTENING_ID, listening(snapshot))

@@ -34,13 +34,13 @@ class StreamingGraph(private val spec: GraphSpec, private val graph: Graph) {
             val tensor = held[input.name] ?: data[input.name]
                 ?: throw KitException("${spec.file} wants ${input.name}, which nothing gives")
             if (tensor.size != input.size) {
-                throw KitException("${input.name}: expected ${input.size} numbers, got ${tensor.size}")
+                throw KitException("${input.name}: expected ${input.size}, got ${tensor.size}")
             }
             tensor
         }
         val outputs = graph.run(inputs)
         if (outputs.size != spec.outputs.size) {
-            throw KitException("${spec.file} gives ${outputs.size} tensors, not ${spec.outputs.size}")
+            throw KitException("${spec.file} gives ${outputs.size}, not ${spec.outputs.size}")
         }
         val byName = spec.outputs.map { it.name }.zip(outputs).toMap()
         for (state in states) held[state.name] = byName.getValue("${state.name}_next")

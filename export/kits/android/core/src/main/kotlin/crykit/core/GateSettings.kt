@@ -25,7 +25,8 @@ data class GateSettings(
 ) {
     init {
         require(0.0 < offThreshold && offThreshold <= onThreshold && onThreshold <= 1.0) {
-            "gate thresholds must satisfy 0 < off <= on <= 1, got on $onThreshold, off $offThreshold"
+            "gate thresholds must satisfy 0 < off <= on <= 1, " +
+                "got on $onThreshold, off $offThreshold"
         }
         for (duration in listOf(smoothingMs, minOnMs, minOffMs, mergeGapMs)) {
             require(duration.isFinite() && duration >= 0.0) {

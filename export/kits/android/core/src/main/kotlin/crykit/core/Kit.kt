@@ -80,15 +80,23 @@ fun readKit(files: KitFiles): Kit {
     } catch (error: IllegalArgumentException) {
         throw KitException("kit.json: ${error.message}")
     }
-    if (kit.formatVersion != 1) throw KitException("expected a kit of format 1, got ${kit.formatVersion}")
-    if (kit.runtime != "executorch") throw KitException("expected executorch, got ${kit.runtime}")
-    if (kit.stepSamples <= 0 || kit.frameSamples <= 0 || kit.stepSamples % kit.frameSamples != 0) {
-        throw KitException("a step of ${kit.stepSamples} is no number of frames of ${kit.frameSamples}")
-    }
-    for (tensor in listOf(kit.frontend, kit.network).flatMap { it.inputs + it.outputs }) {
-        if (tensor.dtype != "float32") throw KitException("${tensor.name} is ${tensor.dtype}")
-    }
+    check(kit)
     return kit
+}
+
+private fun check(kit: Kit) {
+    fun demand(fine: Boolean, message: String) {
+        if (!fine) throw KitException(message)
+    }
+    demand(kit.formatVersion == 1, "expected a kit of format 1, got ${kit.formatVersion}")
+    demand(kit.runtime == "executorch", "expected executorch, got ${kit.runtime}")
+    demand(
+        kit.frameSamples > 0 && kit.stepSamples > 0 && kit.stepSamples % kit.frameSamples == 0,
+        "a step of ${kit.stepSamples} is no number of frames of ${kit.frameSamples}",
+    )
+    for (tensor in listOf(kit.frontend, kit.network).flatMap { it.inputs + it.outputs }) {
+        demand(tensor.dtype == "float32", "${tensor.name} is ${tensor.dtype}")
+    }
 }
 
 /**

@@ -51,7 +51,9 @@ class SampleRing(private val capacity: Int) {
         var left = TimeUnit.MILLISECONDS.toNanos(waitMs)
         while (read == written && losses.isEmpty() && left > 0) left = filled.awaitNanos(left)
         var lost = 0L
-        while (losses.isNotEmpty() && losses.first().at <= read) lost += losses.removeFirst().samples
+        while (losses.isNotEmpty() && losses.first().at <= read) {
+            lost += losses.removeFirst().samples
+        }
         var end = min(written, read + into.size)
         losses.firstOrNull()?.let { end = min(end, it.at) }
         val count = (end - read).toInt()

@@ -33,7 +33,8 @@ class EventGateTest {
                 gate.reset(vector.firstSample)
                 val found = vector.probabilities.indices.flatMap {
                     gate.feed(
-                        doubleArrayOf(vector.probabilities[it]), doubleArrayOf(vector.levelsDbfs[it]),
+                        doubleArrayOf(vector.probabilities[it]),
+                        doubleArrayOf(vector.levelsDbfs[it]),
                     )
                 } + gate.flush()
                 compare("frame by frame ${vector.shows}", vector.found, found)

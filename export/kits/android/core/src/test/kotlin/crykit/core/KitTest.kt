@@ -31,7 +31,9 @@ class KitTest {
     @Test
     fun `an altered program is refused before anything parses it`() {
         val altered = KitFiles { path ->
-            ByteArrayInputStream(kitFiles.open(path).readBytes().also { it[0] = (it[0] + 1).toByte() })
+            val bytes = kitFiles.open(path).readBytes()
+            bytes[0] = (bytes[0] + 1).toByte()
+            ByteArrayInputStream(bytes)
         }
         val error = assertThrows(KitException::class.java) { readProgram(altered, kit.network) }
         assertTrue(error.message!!.contains("altered"))
@@ -42,7 +44,7 @@ class KitTest {
         val cases = listOf(
             "not json" to "kit.json",
             "{}" to "kit.json",
-            text.replaceFirst("\"format_version\": 1", "\"format_version\": 2") to "format 1, got 2",
+            text.replaceFirst("_version\": 1", "_version\": 2") to "format 1, got 2",
             text.replaceFirst("\"executorch\"", "\"onnx\"") to "got onnx",
             text.replaceFirst("\"float32\"", "\"int8\"") to "is int8",
             text.replaceFirst("\"on_threshold\": 0", "\"on_threshold\": 9") to "thresholds",

@@ -86,7 +86,10 @@ class ListenerTest {
     }
 
     private fun listener(onFrames: (FrameBlock) -> Unit = {}) = Listener(
-        Recorded(expected.cryProbability, kit.framesPerStep), kit.newGate(), kit.stepSamples, onFrames,
+        Recorded(expected.cryProbability, kit.framesPerStep),
+        kit.newGate(),
+        kit.stepSamples,
+        onFrames,
     )
 
     private fun cut(chunk: Int) =

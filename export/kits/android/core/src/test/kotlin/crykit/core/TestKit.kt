@@ -67,7 +67,10 @@ fun readWav(file: File): FloatArray {
 }
 
 /** A model that says what it was told to say, a step at a time. */
-class Recorded(private val probabilities: List<Double>, private val framesPerStep: Int) : StepModel {
+class Recorded(
+    private val probabilities: List<Double>,
+    private val framesPerStep: Int,
+) : StepModel {
     private var at = 0
 
     override fun reset() {
