@@ -17,6 +17,7 @@ def made_up_row(row_id: str, step_wall_ms: float, seed: int = 0, **fields: Any) 
     model, _, kind = kind.rpartition(":")
     runtime, _, precision = kind.partition("-")
     row = Row(id=row_id, model=model or "cry-student", runtime=runtime, precision=precision)
+    row.golden = {"max_abs": 1e-6}
     step_s = float(step.removesuffix("ms") or 160.0) / 1000.0
     walls = step_wall_ms * rng.lognormal(0.0, 0.05, (20, 40))
     summarise(row, [Timing(wall.tolist(), float(wall.sum()), step_s) for wall in walls])

@@ -58,7 +58,7 @@ def page(report: Report) -> str:
         for name in RUNTIMES
     )
     models = ", ".join(f"<code>{escape(model)}</code>" for model in report.models.values())
-    when = escape(report.conditions["measured_at"])
+    when = report.conditions["measured_at"][:16].replace("T", " ")
     plots = "".join(
         f"<figure>{plot}<figcaption>{escape(caption)}</figcaption></figure>"
         for plot, caption in all_plots(report)
@@ -72,7 +72,7 @@ def page(report: Report) -> str:
 <style>{STYLE}{colours}</style></head>
 <body><main>
 <h1>What the model costs and keeps</h1>
-<p class="by">{models}, measured {when} on {escape(report.conditions["cpu"])}</p>
+<p class="by">{models}; {when} UTC on {escape(report.conditions["cpu"])}.{_unnamed(report)}</p>
 <div class="facts">{"".join(_facts(report))}</div>
 {plots}
 {tables}
@@ -83,9 +83,16 @@ def page(report: Report) -> str:
 """
 
 
+def _unnamed(report: Report) -> str:
+    """Whose rows stand without a name in the pictures, where there are several models."""
+    first, *further = report.models or ("",)
+    return f" Rows without a name are those of {escape(first)}." if further else ""
+
+
 def _facts(report: Report) -> list[str]:
-    """The cheapest version in numbers, and what it is cheaper than."""
-    own = [r for r in report.rows if r.model in report.models and r.cpu_s_per_audio_hour]
+    """The cheapest detector at its model's own step in numbers, and what it is cheaper than."""
+    own = [r for r in report.rows if r.model in report.models and r.golden and "@" not in r.id]
+    own = [r for r in own if r.cpu_s_per_audio_hour]
     if not own:
         return []
     best = min(own, key=lambda row: row.cpu_s_per_audio_hour or 0.0)

@@ -89,7 +89,10 @@ def plan_rows(
         needs = f"needs {' and '.join(absent)}: pip install 'crykit[export]'" if absent else None
         entries.append(Entry(_peer(CNN14_ID, CNN14, "fp32", needs, CNN14_NOTE)))
     if yamnet_file and (kinds is None or YAMNET_ID in kinds):
-        note = "int8 weights as released; its own rule on streams"
+        note = (
+            "weights in int8 as released; on streams by the rule of the most used home detector "
+            f"built on it, score over {yamnet.RULE_SCORE:g} and loud enough"
+        )
         row = _peer(YAMNET_ID, YAMNET, "mixed", yamnet.missing(), note)
         entries.append(Entry(row, path=yamnet_file))
     return entries
