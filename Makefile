@@ -7,6 +7,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+HOSTILE_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
@@ -14,7 +15,7 @@ BASE := $(VENV)/.crykit-base
 ALL := $(VENV)/.crykit-all
 NATIVE := $(VENV)/.crykit-native
 
-.PHONY: help demo test check bench screenshot kotlin clean
+.PHONY: help demo test check bench hostile screenshot kotlin clean
 
 help:
 	@echo "make demo        a made-up night through the real engine (no microphone, no torch)"
@@ -22,6 +23,7 @@ help:
 	@echo "make check       ruff, formatting, pyright, import rules"
 	@echo "make bench       every runtime on this machine (BENCH_ARGS=--quick)"
 	@echo "make bench-report  the same, written to docs/benchmarks.md"
+	@echo "make hostile     2,000 damaged models and manifests (HOSTILE_ARGS='--seed 2')"
 	@echo "make screenshot  docs/screenshot.svg, drawn by the app itself"
 	@echo "make kotlin      a compiler, so that the Android kit is tested too (needs java and junit4)"
 	@echo "make clean       remove $(VENV), caches and builds"
@@ -40,6 +42,9 @@ check: $(ALL) $(NATIVE)
 
 bench: $(ALL) $(NATIVE)
 	$(BIN)/crykit bench $(BENCH_ARGS)
+
+hostile: $(ALL) $(NATIVE)
+	$(BIN)/python -m crykit_bench.hostile $(HOSTILE_ARGS)
 
 bench-report: $(ALL) $(NATIVE)
 	$(BIN)/crykit bench $(BENCH_ARGS) --markdown docs/benchmarks.md
