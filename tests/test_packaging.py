@@ -145,6 +145,15 @@ def test_base_install_runs_the_demo(device: Path, tmp_path: Path, bundle_path: P
     assert "made-up sound, not a recording" in done.stderr
 
 
+def test_base_install_makes_a_web_kit(device: Path, tmp_path: Path, bundle_path: Path) -> None:
+    command = [device / "bin" / "crykit", "export", bundle_path, "--kit", "web", "--out", "kits"]
+    done = run(command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kit = tmp_path / "kits" / "web"
+    for name in ("package-lock.json", ".gitignore", "src/main.ts", "public/kit/network.onnx"):
+        assert (kit / name).is_file(), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

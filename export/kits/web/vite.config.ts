@@ -8,6 +8,7 @@ import { type Plugin, defineConfig } from "vitest/config";
 import { POLICY } from "./src/policy.ts";
 
 const DIST = "dist";
+const FOR_TESTS = "kit/golden/gate_vectors.json";
 
 /** The policy stands in the page itself, for hosts that send no headers of their own. */
 function policyInPage(): Plugin {
@@ -35,11 +36,13 @@ function finish(): Plugin {
         .map((entry) => join(entry.parentPath, entry.name).slice(DIST.length + 1))
         .sort();
       for (const file of files.filter((name) => name.endsWith(".wasm"))) {
-        writeFileSync(join(DIST, `${file}.gz`), gzipSync(readFileSync(join(DIST, file)), { level: 9 }));
+        const packed = gzipSync(readFileSync(join(DIST, file)), { level: 9 });
+        writeFileSync(join(DIST, `${file}.gz`), packed);
         rmSync(join(DIST, file));
       }
+      rmSync(join(DIST, FOR_TESTS));
       const kept = files
-        .filter((file) => file !== "sw.js" && file !== "_headers")
+        .filter((file) => file !== "sw.js" && file !== FOR_TESTS)
         .map((file) => (file.endsWith(".wasm") ? `${file}.gz` : file));
       const digest = createHash("sha256");
       for (const file of kept) digest.update(file).update(readFileSync(join(DIST, file)));

@@ -8,6 +8,8 @@ import { type Cry, Screen } from "./screen";
 import { InputWatch } from "./watch";
 import { TROUBLE, duration, timeOfDay } from "./words";
 
+const ADVICE = "Not listening. Lay this phone near the baby, then press the button.";
+
 const screen = new Screen();
 const awake = new ScreenAwake((held) => {
   if (listening) screen.showAwake(held ? "Screen stays on" : "Keep the screen on yourself");
@@ -71,7 +73,7 @@ function ago(samples: number): number {
 function ready(loaded: Kit): void {
   kit = loaded;
   screen.showKit(kit);
-  screen.showState("idle", "Off", "Not listening. Lay this phone near the baby, then press the button.");
+  screen.showState("idle", "Off", ADVICE);
   screen.check.disabled = false;
   screen.offer("Start listening");
 }
@@ -88,8 +90,8 @@ async function start(): Promise<void> {
     });
   } catch (error) {
     const known = error instanceof MicrophoneError;
-    trouble(known ? TROUBLE[error.trouble] : `The microphone failed: ${(error as Error).message}`);
-    return;
+    const sentence = known ? TROUBLE[error.trouble] : `The microphone failed: ${error}`;
+    return trouble(sentence);
   }
   tell({ type: "listen", microphone: port2 }, [port2]);
   listening = { sinceMs: performance.now(), watch: new InputWatch(performance.now()) };

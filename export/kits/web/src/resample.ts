@@ -72,8 +72,8 @@ function design(reach: number, cutoff: number): Float32Array {
     for (let k = 0; k < width; k++) {
       const t = k - reach + 1 - phase / PHASES;
       const u = t / reach;
-      const window =
-        Math.abs(u) >= 1 ? 0 : 0.42 + 0.5 * Math.cos(Math.PI * u) + 0.08 * Math.cos(2 * Math.PI * u);
+      const bell = 0.42 + 0.5 * Math.cos(Math.PI * u) + 0.08 * Math.cos(2 * Math.PI * u);
+      const window = Math.abs(u) >= 1 ? 0 : bell;
       const x = Math.PI * cutoff * t;
       row[k] = window * (x === 0 ? 1 : Math.sin(x) / x);
       sum += row[k]!;

@@ -44,8 +44,9 @@ async function dropOldCaches(): Promise<void> {
 /** From the cache of this version; a page in use is never given files of two versions. */
 async function answer(request: Request): Promise<Response> {
   const cache = await caches.open(CACHE);
-  const page = request.mode === "navigate" ? "./" : request;
-  const kept = await cache.match(page, { ignoreSearch: true, ignoreVary: true });
+  const kept =
+    (await cache.match(request, { ignoreSearch: true, ignoreVary: true })) ??
+    (request.mode === "navigate" ? await cache.match("./", { ignoreVary: true }) : undefined);
   return kept ? restricted(kept) : fetch(request);
 }
 

@@ -50,7 +50,8 @@ describe("the gate", () => {
     "says what the Python gate says: vector %i, %s",
     (_, __, vector) => {
       const gate = gateOf(vector);
-      expectSame([...gate.feed(vector.probabilities, vector.levels_dbfs), ...gate.flush()], vector.found);
+      const found = gate.feed(vector.probabilities, vector.levels_dbfs);
+      expectSame([...found, ...gate.flush()], vector.found);
       const { frame_samples: frame, first_sample: first, probabilities } = vector;
       expect(gate.clockSample).toBe(first + frame * probabilities.length);
       expect(gate.isOpen).toBe(false);

@@ -183,7 +183,17 @@ describe.skipIf(!CHROMIUM)("the page", () => {
       await page.getByText("Passed").waitFor();
       const [engine] = page.workers();
       // The policy holds for what the service worker hands out as well.
-      expect(await engine!.evaluate(() => fetch("http://127.0.0.1:9/").catch(() => "no"))).toBe("no");
+      const violated = await engine!.evaluate(
+        () =>
+          new Promise<string>((done) => {
+            const told = (event: any) => done(event.effectiveDirective);
+            self.addEventListener("securitypolicyviolation", told);
+            fetch("http://127.0.0.1:9/").catch(() => setTimeout(done, 1000, "no policy"));
+          }),
+      );
+      expect(violated).toBe("connect-src");
+      await page.goto(`${url}licences.txt`);
+      expect(await page.locator("body").innerText()).toContain("MIT License");
       await context.setOffline(false);
       server = await serve();
       url = server.resolvedUrls!.local[0]!;

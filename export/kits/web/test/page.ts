@@ -82,5 +82,8 @@ export async function ready(page: Page, url: string): Promise<number> {
 }
 
 export function told<T>(page: Page, type: string): Promise<T[]> {
-  return page.evaluate((wanted) => (window as any).told.filter((m: any) => m.type === wanted), type);
+  return page.evaluate(
+    (wanted) => (window as any).told.filter((m: any) => m.type === wanted),
+    type,
+  );
 }
