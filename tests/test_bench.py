@@ -156,6 +156,10 @@ def test_a_worker_that_dies_is_a_fault_with_its_last_words(tmp_path: Path) -> No
         (["--core", "4096"], 2, "--core"),
         (["--streams", "absent"], 3, "absent"),
         (["--data", "absent.csv"], 3, "absent.csv"),
+        (["--yamnet", "absent.tflite"], 3, "absent.tflite"),
+        (["--rows", "yamnet"], 2, "--yamnet"),
+        (["--html", "absent/out.html"], 3, "absent/out.html"),
+        (["--budget", "0"], 2, "--budget"),
     ],
 )
 def test_what_cannot_be_is_one_line(

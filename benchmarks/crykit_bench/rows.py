@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from crykit.bundle import WEIGHTS_NAME, Bundle, EncoderBundle
-from crykit.errors import UsageError
+from crykit.errors import InputError, UsageError
 from crykit.manifest import Artefact, ClipArtefact
 from crykit.runtime import available_runtimes, missing_engine
 from crykit_bench import yamnet
@@ -75,6 +75,7 @@ def plan_rows(
 
     Raises:
         UsageError: a kind is unknown, or two models have one name.
+        InputError: YAMNet's file is missing.
     """
     _check(bundles, kinds, yamnet_file)
     entries: list[Entry] = []
@@ -106,6 +107,8 @@ def _check(
         raise UsageError(f"--rows: expected some of {', '.join(KINDS)}; got {', '.join(wrong)!r}")
     if kinds and YAMNET_ID in kinds and yamnet_file is None:
         raise UsageError("--rows: yamnet needs its file: add --yamnet yamnet.tflite")
+    if yamnet_file and not yamnet_file.is_file():
+        raise InputError(f"--yamnet {yamnet_file}: no such file; give the path of yamnet.tflite")
     names = [bundle.manifest.name for bundle in bundles]
     if len(set(names)) < len(names):
         raise UsageError(f"expected models of different names, got {', '.join(names)}")
