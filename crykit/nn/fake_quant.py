@@ -16,7 +16,7 @@ States need no rounding of their own: they are inputs of a layer, which rounds t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -37,7 +37,7 @@ Mode = Literal["observe", "follow", "fixed"]
 def round_weight(weight: Tensor) -> Tensor:
     """Weights (out channels, ...) on 255 steps around zero, a scale for each output channel."""
     scale = weight.detach().flatten(1).abs().amax(dim=1).clamp(min=1e-12) / WEIGHT_STEPS
-    zeros = torch.zeros(len(scale), dtype=torch.int32)
+    zeros = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
     return torch.fake_quantize_per_channel_affine(
         weight, scale, zeros, 0, -WEIGHT_STEPS, WEIGHT_STEPS
     )
@@ -71,8 +71,11 @@ class Range(nn.Module):
             self.range_low.copy_(torch.minimum(self.range_low, low))
             self.range_high.copy_(torch.maximum(self.range_high, high))
         else:
-            self.range_low.lerp_(low, 1.0 - RANGE_MEMORY)
-            self.range_high.lerp_(high, 1.0 - RANGE_MEMORY)
+            # The first batch sets the range; the others move it.
+            unseen = self.range_low == self.range_high
+            moved = torch.where(unseen, 1.0, 1.0 - RANGE_MEMORY)
+            self.range_low.lerp_(low, moved)
+            self.range_high.lerp_(high, moved)
 
     def round(self, x: Tensor) -> Tensor:
         """On the steps, or cut off at the ends; the gradient is cut off there too."""
@@ -135,7 +138,7 @@ def fake_quantise(student: CryStudent, keep_float: Collection[str] = ()) -> CryS
     """Prepare a student, in place, to be rounded everywhere but in the blocks named.
 
     Its ranges are to be observed first: `set_mode`. Weights and their names stay what they were;
-    `plain_state` leaves the ranges out.
+    `plain_student` leaves the ranges out.
     """
     for name in block_names(student):
         if name in keep_float:
@@ -148,7 +151,7 @@ def fake_quantise(student: CryStudent, keep_float: Collection[str] = ()) -> CryS
         _replace_convolutions(part)
         if isinstance(part, Block | TemporalBlock):
             _round_residual(part)
-    return student
+    return student.train(student.training)
 
 
 def _replace_convolutions(module: nn.Module) -> None:
@@ -185,6 +188,13 @@ def set_mode(student: nn.Module, mode: Mode) -> None:
         found.mode = mode
 
 
-def plain_state(student: nn.Module) -> dict[str, Tensor]:
+def without_ranges(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights alone, as a student that was never prepared names them."""
-    return {k: v for k, v in student.state_dict().items() if RANGE_MARK not in f".{k}"}
+    return {name: tensor for name, tensor in state.items() if RANGE_MARK not in f".{name}"}
+
+
+def plain_student(student: CryStudent) -> CryStudent:
+    """An ordinary student, in evaluation mode, with the weights of a prepared one."""
+    plain = CryStudent(student.config)
+    plain.load_state_dict(without_ranges(student.state_dict()))
+    return plain.eval()

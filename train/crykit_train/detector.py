@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from crykit import __version__
 from crykit.dataset import Clip, data_summary, read_manifest, without_sources
 from crykit.errors import FaultFound, InputError, UsageError
+from crykit.nn.fake_quant import fake_quantise, plain_student, set_mode, without_ranges
 from crykit.nn.student import CryStudent
 from crykit_train import checkpoint
 from crykit_train.compose import FRAME_SAMPLES, ClipBank, Composer, usable
@@ -130,6 +131,8 @@ class _Run:
         self.started_from: dict[str, Any] | None = None
         if init is not None:
             self._start_from(init)
+        if t.quantisation_aware:
+            set_mode(fake_quantise(self.model), "follow")
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.steps_per_round = (t.sequences_per_round // t.batch) * t.passes_per_round
         self.n_steps = self.steps_per_round * t.rounds
@@ -341,7 +344,7 @@ class _Run:
         self.leaky |= is_leaky(facts)
         tensors, _ = checkpoint.load(run / "checkpoint.safetensors")
         try:
-            self.model.load_state_dict(checkpoint.under("average", tensors))
+            self.model.load_state_dict(without_ranges(checkpoint.under("average", tensors)))
         except RuntimeError:
             raise InputError(
                 f"{run}: holds a model of another shape; give both recipes the same [model]"
@@ -384,8 +387,12 @@ class _Run:
             "seconds": round(self.seconds, 1),
             "history": self.history[-1],
         }
-        if self.validation:
+        if self.validation and self.recipe.train.quantisation_aware:
             scores = clip_scores(self.average, self.validation)
+            metrics["val_clips_in_eight_bits"] = summarise_clips(self.validation, scores)
+        finished = plain_student(self.average)
+        if self.validation:
+            scores = clip_scores(finished, self.validation)
             metrics["val_clips"] = summarise_clips(self.validation, scores)
         trained_on = self.composer.bank.clips
         t = self.recipe.train
@@ -411,7 +418,7 @@ class _Run:
             },
             "metrics": metrics,
         }
-        weights = {k: v.contiguous() for k, v in self.average.state_dict().items()}
+        weights = {k: v.contiguous() for k, v in finished.state_dict().items()}
         save_file(weights, self.out / "model.safetensors")
         (self.out / "model.json").write_text(json.dumps(model, indent=2) + "\n")
         (self.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

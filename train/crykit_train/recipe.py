@@ -80,6 +80,9 @@ class TrainRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average_decay: float = 0.998
     threads: int = 2
     validate_every_rounds: int = 6
+    # Weights and activations are rounded as int8 rounds them while the network learns, so that it
+    # comes to bear it. For a few last rounds, from a finished run or a bundle.
+    quantisation_aware: bool = False
     # Share of the time that a baby cries where the model will be used. Composed sequences hold far
     # more of it, so the head's bias is moved from their share to this one when training ends.
     cry_prior: float = 0.015
