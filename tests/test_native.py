@@ -6,6 +6,7 @@ import ast
 import gc
 import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from crykit.bundle import Bundle
 from crykit.errors import InputError
 from crykit.runtime import open_runtime
+from crykit.synth import synthetic_cry
 
 native = pytest.importorskip("crykit_executorch", reason="needs ./native")
 
@@ -163,6 +166,31 @@ def test_no_torch_is_reached(bundle_path: Path) -> None:
     libraries = {Path(path) for path in mapped if "libexecutorch" in path}
     assert len(libraries) == 4
     assert {path.parent.name for path in libraries} == {"crykit_executorch"}
+
+
+def test_a_device_without_torch_finds_the_same_cries(run_cli, tmp_path: Path) -> None:
+    """As `crykit listen` would; importing torch or executorch ends the process."""
+    sound_file = tmp_path / "cry.wav"
+    sound = np.pad(synthetic_cry(6.0, 1, level_dbfs=-25.0), (16_000, 32_000))
+    soundfile.write(sound_file, sound, 16_000)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'executorch'):\n"
+        "            raise SystemExit(f'reached {name}')\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    events: dict[str, list[dict]] = {}
+    for runtime in ("onnx", "executorch"):
+        done = run_cli(
+            "analyze", "--runtime", runtime, sound_file, env={"PYTHONPATH": str(tmp_path)}
+        )
+        assert done.returncode == 0 and done.stderr == b"", done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        events[runtime] = [e for e in lines if e["type"] == "cry"]
+    spans = {r: [(e["onset_s"], e["offset_s"]) for e in found] for r, found in events.items()}
+    assert spans["onnx"] == spans["executorch"] != []
 
 
 def test_what_is_installed_is_whole_and_small() -> None:

@@ -44,5 +44,8 @@ macro(find_executorch named version)
   file(GLOB EXECUTORCH_LICENCE
        "${_executorch}/../executorch-${version}.dist-info/licenses/LICENSE"
        "${_executorch}/LICENSE")
+  if(NOT EXECUTORCH_LICENCE)
+    message(FATAL_ERROR "No licence beside ${_executorch}: name the folder inside an unpacked wheel")
+  endif()
   message(STATUS "ExecuTorch ${EXECUTORCH_BUILD_VERSION}: ${_executorch}")
 endmacro()
