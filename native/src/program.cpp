@@ -17,7 +17,7 @@ using executorch::aten::Tensor;
 using executorch::aten::TensorImpl;
 
 // No model of this kit comes near; a damaged file may ask for anything.
-constexpr int64_t kMaxPlanned = int64_t{1} << 32;
+constexpr int64_t kMaxPlanned = int64_t{1} << 31;
 
 [[noreturn]] void fail(const std::string& what, et::Error error, const LogCapture& log) {
   // As in "Error::InvalidProgram".
