@@ -143,6 +143,29 @@ def test_what_is_not_installed_names_its_extra(
     assert "crykit[train]" in (skipped["torch"] or "")
 
 
+@pytest.mark.executorch
+@pytest.mark.skipif(
+    not all(map(has, ("torch", "executorch", "crykit_executorch"))),
+    reason="needs ./native and crykit[export]",
+)
+def test_executorch_is_taken_without_torch_first(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = open_runtime(bundle, "executorch", "int8")
+    assert type(small).__module__ == "crykit.runtime.executorch_native"
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "crykit_executorch" else find_spec(name, *a),
+    )
+    large = open_runtime(bundle, "executorch", "int8")
+    assert type(large).__module__ == "crykit.runtime.executorch"
+    samples, _ = read_golden(bundle)
+    for a, b in zip(stream(small, samples), stream(large, samples), strict=True):
+        assert np.array_equal(a.cry_probability, b.cry_probability)
+
+
 @pytest.fixture
 def copy(bundle_path: Path, tmp_path: Path) -> Path:
     target = tmp_path / "copy.cry"
