@@ -137,6 +137,13 @@ def test_every_encoder_has_a_graph_that_is_itself(name: str) -> None:
     assert frames.shape[1] >= 2, "one frame alone would fix the axis at export"
 
 
+def test_an_encoder_that_does_not_lower_says_so(tmp_path: Path) -> None:
+    plan = EncoderPlan(tmp_path / "x.cry", ("onnx", "executorch"))
+    with pytest.raises(UsageError, match="cvt does not lower to ExecuTorch .* --to onnx"):
+        export_encoder(random_pretrained("cvt", channels=16), plan)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_encoder_is_its_torch_self_at_any_length(
     encoder: EncoderBundle, encoder_run: Path, cry: np.ndarray
 ) -> None:
@@ -183,7 +190,6 @@ def test_an_encoder_cannot_listen(
         (["--steps", "160"], "no state to step with"),
         (["--forms", "step"], "no state to step with"),
         (["--precision", "int8"], "exports in fp32"),
-        (["--to", "tflite"], "onnx, executorch"),
     ],
 )
 def test_what_an_encoder_cannot_be_is_one_line(
@@ -194,6 +200,13 @@ def test_what_an_encoder_cannot_be_is_one_line(
     (line,) = done.stderr.decode().strip().splitlines()
     assert words in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(encoder_run: Path, run_cli: Runs) -> None:
+    done = run_cli("export", encoder_run, "--to", "onnx", "-o", "/proc/x.cry", timeout_s=200)
+    assert done.returncode == 3
+    (line,) = done.stderr.decode().strip().splitlines()
+    assert "/proc" in line
 
 
 def test_a_file_with_steps_is_no_whole_clip(detector: Bundle, encoder: EncoderBundle) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from crykit.bundle import GOLDEN_EXPECTED, write_manifest
+from crykit.errors import UsageError
 from crykit.nn.frontend import HOP_SAMPLES, SAMPLE_RATE_HZ
 from crykit.nn.pretrained import RECORD, Pretrained
 from crykit_export.clip_replay import Floats
@@ -25,6 +26,9 @@ from crykit_export.staging import staged_folder
 
 PIECE_SAMPLES = 3 * SAMPLE_RATE_HZ
 """Beside the golden clip whole, two pieces of it at once show that batch and time are dynamic."""
+LOWERS = ("audiontt2020", "audiontt2020-2block", "resnetish34")
+"""Encoders that ExecuTorch 1.5 takes with clips of any length. Of the others its exporter would fix
+the length (attention, the LSTM, the student's tracker), or XNNPACK would (CNN14's pooling)."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,15 @@ def export_encoder(pretrained: Pretrained, plan: EncoderPlan) -> Path:
     """Write `plan.out` and return it.
 
     Raises:
-        UsageError: the target exists.
+        UsageError: the encoder does not lower to a runtime, or the target exists.
         FaultFound: an artefact does not agree with torch; nothing is written.
     """
+    name = pretrained.encoder.name
+    if "executorch" in plan.runtimes and name not in LOWERS:
+        raise UsageError(
+            f"{name} does not lower to ExecuTorch with clips of any length, as "
+            f"{', '.join(LOWERS)} do: give --to onnx"
+        )
     graph = encoder_clip(pretrained)
     with staged_folder(plan.out, replace=plan.replace) as stage:
         golden = write_golden_clip(stage)
