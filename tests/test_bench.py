@@ -59,7 +59,12 @@ def test_the_command_reports_cost_and_accuracy(
     assert b"Speed: one step" in done.stderr
     report = json.loads(done.stdout)
     assert report["model"] == Bundle.open(tiny_bundle).model_id
-    assert report["conditions"]["versions"]["onnxruntime"]
+    where = report["conditions"]
+    assert where["versions"]["onnxruntime"]
+    assert where["manifest_sha256"] == {"tiny": Bundle.open(tiny_bundle).manifest_sha256}
+    assert where["timing"]["rounds"] == 4 and where["timing"]["ended_by"] == "rounds"
+    assert where["command"].startswith("crykit bench tiny.cry --data manifest.csv")
+    assert str(tmp_path) not in where["command"], "no path of this machine"
     assert [row["id"] for row in report["rows"]] == ["onnx-fp32", "onnx-int8"]
     for row in report["rows"]:
         assert row["status"] == "ok"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crykit_bench.protocol import Report, Row, interval_share
@@ -14,10 +14,14 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Part:
-    """Some columns that are read together, narrow enough for a terminal of 80."""
+    """Some columns that are read together, narrow enough for a terminal of 80.
+
+    `note` says what they mean, where a page has room for it.
+    """
 
     title: str
     columns: tuple[tuple[str, Cell], ...]
+    note: str
 
 
 def number(field: str, form: str, scale: float = 1.0) -> Cell:
@@ -86,6 +90,8 @@ PARTS = (
             ("CPU s/h", number("cpu_s_per_audio_hour", ".2f")),
             ("RTF", number("real_time_factor", ".4f")),
         ),
+        "Median with half of its 95% interval; 95th and 99th percentile. CPU s/h: CPU time "
+        "for an hour of audio. RTF: median over the audio's own time.",
     ),
     Part(
         "Size, start and memory",
@@ -97,6 +103,9 @@ PARTS = (
             ("peak MB", number("peak_memory_bytes", ",.0f", 1e-6)),
             ("steady", number("steady_memory_bytes", ",.0f", 1e-6)),
         ),
+        "Files: what this row needs of the bundle. Cold: start of the process to its first "
+        "inference, files cached; open: importing and opening alone. Memory in MB is that of "
+        "the row's whole process, Python included.",
     ),
     Part(
         "Work, and its share of the peak",
@@ -108,6 +117,8 @@ PARTS = (
             ("whole", inside("floor", "whole_share", ".1%")),
             ("x CNN14", number("times_cheaper_than_cnn14", ".1f")),
         ),
+        "MMAC/s: multiplications with addition of the network for a second of audio. Net: the"
+        " network alone, ms a step. x CNN14: how many times less CPU than CNN14 in fp32.",
     ),
     Part(
         "What it hears",
@@ -117,6 +128,8 @@ PARTS = (
             ("recall", inside("streams", "recall", ".3f")),
             ("FA/h (95%)", _false_alarms),
         ),
+        "F1 compares seconds; a bout is recalled where events cover half of it. FA/h: false "
+        "alarms an hour, and a one-sided 95% upper bound.",
     ),
     Part(
         "Agreement with torch, frame by frame",
@@ -127,13 +140,15 @@ PARTS = (
             ("frames", inside("agreement", "frames", ",.0f")),
             ("heard", lambda row: (row.agreement or {}).get("on", NOTHING)),
         ),
+        "Of cry probabilities. Same side: share of frames on the same side of the gate's on-"
+        "threshold as torch.",
     ),
 )
 
 
 def parts_with_content(report: Report) -> list[Part]:
     """Those in which some row has a figure, with the columns that have one."""
-    parts = [Part(part.title, _filled(report, part)) for part in PARTS]
+    parts = [replace(part, columns=_filled(report, part)) for part in PARTS]
     return [part for part in parts if part.columns]
 
 

@@ -29,7 +29,7 @@ code { font-family: ui-monospace, "SF Mono", Menlo, monospace; font-size: 0.9em;
 .facts span { color: var(--soft); font-size: 14px; }
 figure { margin: 16px 0; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; padding: 16px; overflow-x: auto; }
-figcaption { color: var(--soft); font-size: 14px; }
+figcaption, .note { color: var(--soft); font-size: 14px; }
 svg { display: block; width: 100%; min-width: 680px; height: auto; }
 svg text { fill: var(--ink); font-size: 13px; } svg .heading { font-size: 16px; font-weight: 600; }
 svg .tick, svg .axis, svg .value { fill: var(--soft); font-size: 12px; }
@@ -129,6 +129,7 @@ def _table(report: Report, part: Part) -> str:
     return (
         f'<h2>{escape(part.title)}</h2><div class="table"><table><thead><tr><th></th>{heads}'
         f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<p class="note">{escape(part.note)}</p>'
     )
 
 

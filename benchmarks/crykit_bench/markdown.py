@@ -23,7 +23,7 @@ def document(report: Report) -> str:
         "```",
     ]
     for part in parts_with_content(report):
-        lines += ["", f"## {part.title}", "", *_table(report, part)]
+        lines += ["", f"## {part.title}", "", *_table(report, part), "", *_wrapped(part.note)]
     lines += ["", "## What this rests on", ""]
     lines += [line for note in [*footnotes(report), *_rest(report)] for line in _item(note)]
     return "\n".join([*lines, ""])

@@ -64,6 +64,7 @@ class Bench:
         """Open every row, check it, time the rows by turns, then measure accuracy."""
         where = conditions(self.core) | {"threads": self.threads, "seed": self.seed}
         where["command"] = self.command
+        where["manifest_sha256"] = {b.manifest.name: b.manifest_sha256 for b in self._bundles()}
         self._save_golden()
         finished = False
         try:
