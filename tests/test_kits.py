@@ -130,7 +130,7 @@ def test_a_golden_cry_that_rounding_could_undo_gives_way_to_a_plain_one(
     monkeypatch.setattr(kit_payload, "read_golden", lambda _: (sound, answers))
     judged: list[int] = []
 
-    def is_plain(_: object, heard: kit_payload.Heard) -> bool:
+    def is_plain(_: object, __: object, heard: kit_payload.Heard) -> bool:
         judged.append(len(heard.samples))
         return plain or len(judged) == 2
 

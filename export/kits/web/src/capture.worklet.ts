@@ -1,5 +1,6 @@
 /** On the audio thread: mix to mono, resample to the model's rate, hand blocks to the engine. */
 
+import { LeadIn } from "./lead";
 import { Resampler } from "./resample";
 
 // What lib.dom does not know of an AudioWorkletGlobalScope.
@@ -10,11 +11,13 @@ declare class AudioWorkletProcessor {
 }
 
 const BLOCK_MS = 40;
+const MAX_LEAD_S = 1;
 
 class Capture extends AudioWorkletProcessor {
   private readonly resampler: Resampler | null;
   private readonly block: Float32Array;
   private filled = 0;
+  private readonly lead = new LeadIn(MAX_LEAD_S * sampleRate);
   private engine: MessagePort | null = null;
 
   constructor(options: { processorOptions: { sampleRateHz: number } }) {
@@ -28,7 +31,7 @@ class Capture extends AudioWorkletProcessor {
   }
 
   process([channels]: Float32Array[][]): boolean {
-    if (channels && channels.length > 0) this.take(mono(channels));
+    if (channels && channels.length > 0) this.take(this.lead.pass(mono(channels)));
     return true;
   }
 

@@ -26,6 +26,8 @@ export class Screen {
   showState(kind: StateKind, word: string, detail: string): void {
     find("state").dataset.kind = kind;
     write("word", word);
+    // Read out, too: the word whenever it changes, the sentence only where something is wrong.
+    find("detail").ariaLive = kind === "trouble" ? "assertive" : "off";
     write("detail", detail);
     document.title = kind === "idle" ? "Cry listener" : `${word} - Cry listener`;
   }

@@ -5,6 +5,7 @@ import { expect, it } from "vitest";
 import { EventGate, type GateSettings } from "../src/gate";
 import { type FrameBlock, Listener, levels } from "../src/listener";
 import type { Model, StepOutput } from "../src/model";
+import { LeadIn } from "../src/lead";
 import { Resampler } from "../src/resample";
 import { InputWatch } from "../src/watch";
 import { readWav } from "../src/wav";
@@ -123,6 +124,16 @@ it("lets nothing fold back, and does not mind the size of the blocks", () => {
   const [one, other] = [[1, 500, 37], [128]].map((blocks) => resampled(sound, 44_100, blocks));
   expect(one!.length).toBe(other!.length);
   expect(Math.max(...one!.map((value, i) => Math.abs(value - other![i]!)))).toBeLessThan(1e-6);
+});
+
+it("passes over a silent lead-in, for a while, and over nothing else", () => {
+  const pass = (lead: LeadIn, ...samples: number[]) => [...lead.pass(Float32Array.from(samples))];
+  const lead = new LeadIn(6);
+  expect(pass(lead, 0, 0)).toEqual([]);
+  expect(pass(lead, 0, 0.5, 0)).toEqual([0.5, 0]);
+  expect(pass(lead, 0, 0, 1)).toEqual([0, 0, 1]);
+  const muted = new LeadIn(3);
+  expect([pass(muted, 0, 0), pass(muted, 0, 0), pass(muted, 0, 0)]).toEqual([[], [], [0, 0]]);
 });
 
 function wav(samples: number[], { rateHz = 16_000, channels = 1, extra = 0 } = {}): ArrayBuffer {
