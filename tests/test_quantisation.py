@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from crykit.errors import InputError, UsageError  # noqa: E402
 from crykit.nn import fake_quant  # noqa: E402
 from crykit.nn.frontend import LogMelFrontEnd  # noqa: E402
 from crykit.nn.student import CryStudent  # noqa: E402
+from crykit_export import int8  # noqa: E402
 from crykit_export.calibration import calibration_steps  # noqa: E402
 from crykit_export.golden import golden_clip  # noqa: E402
 from crykit_export.graphs import ExportGraph, build_graphs  # noqa: E402
@@ -31,6 +33,7 @@ from crykit_export.int8 import (  # noqa: E402
     write_onnx_int8,
 )
 from crykit_export.quantisation import onnx_nodes_of, read_quantise_recipe  # noqa: E402
+from crykit_export.slim import slim_onnx  # noqa: E402
 from crykit_export.to_onnx import write_onnx  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -91,6 +94,51 @@ def test_onnx_keeps_the_blocks_that_a_recipe_names(
     write_onnx_int8(onnx_fp32, path, steps[:4], keep_float)
     kept = sum(COUNTS[name] for name in keep_float)
     assert count_onnx_per_channel(path) == N_CONVOLUTIONS - kept
+
+
+def optimised(path: Path, folder: Path) -> dict[str, int]:
+    """How often ONNX Runtime runs each operator of a file, once it has loaded it."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(str(folder / "optimised.onnx")).graph.node
+    return Counter(node.op_type for node in nodes)
+
+
+@pytest.mark.parametrize("keep_float", [(), ("collapse",), ("stem", "blocks.1", "temporal.0")])
+def test_onnx_runtime_multiplies_in_eight_bits_what_it_should(
+    onnx_fp32: Path, steps: Steps, tmp_path: Path, keep_float: tuple[str, ...]
+) -> None:
+    path = tmp_path / "model.int8.onnx"
+    write_onnx_int8(onnx_fp32, path, steps[:4], keep_float)
+    run = optimised(path, tmp_path)
+    kept = sum(COUNTS[name] for name in keep_float)
+    assert run["QLinearConv"] == N_CONVOLUTIONS - kept
+    assert run["Conv"] + run["FusedConv"] == kept
+
+
+def test_a_slim_file_computes_the_same(
+    onnx_fp32: Path, steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime as ort
+
+    fat, slim = tmp_path / "fat.onnx", tmp_path / "slim.onnx"
+    with monkeypatch.context() as patch:
+        patch.setattr(int8, "slim_onnx", lambda path: None)
+        write_onnx_int8(onnx_fp32, fat, steps[:4])
+    slim.write_bytes(fat.read_bytes())
+    slim_onnx(slim)
+    assert slim.stat().st_size < 0.75 * fat.stat().st_size
+    onnx.checker.check_model(str(slim), full_check=True)
+    feed = {name: value.numpy() for name, value in steps[3].items()}
+    sessions = [ort.InferenceSession(str(path)) for path in (fat, slim)]
+    names = [[output.name for output in s.get_outputs()] for s in sessions]
+    assert names[0] == names[1]
+    before, after = (session.run(None, feed) for session in sessions)
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.executorch

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from crykit_export.slim import slim_onnx
+
 LEAST_VALUES = 64
 """Smaller constants are left alone: a cast costs more bytes than it saves."""
 
@@ -39,4 +41,5 @@ def write_onnx_fp16(fp32: Path, path: Path) -> int:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, str(path))
+    slim_onnx(path)
     return len(casts)
