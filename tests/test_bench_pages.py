@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -107,6 +108,14 @@ def test_the_markdown_has_every_row_and_what_it_rests_on(report: Report) -> None
     assert "20 cries of 10" in text and "the budget of 60 s ended it" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_a_long_command_can_be_pasted_back(report: Report) -> None:
+    words = ["crykit", "bench", "a", *(f"--option-{n} value-{n}" for n in range(20))]
+    report.conditions["command"] = " ".join(words)
+    (block,) = re.findall(r"```sh\n(.*?)\n```", document(report), re.DOTALL)
+    assert max(map(len, block.splitlines())) <= 100
+    assert shlex.split(block.replace("\\\n", " ")) == shlex.split(" ".join(words))
 
 
 def test_the_csv_has_a_line_a_row(report: Report) -> None:
