@@ -35,6 +35,8 @@ def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name / "node_modules" / "left").mkdir(parents=True)
     shutil.copy(kits.kits_folder() / "gate_vectors.json", folder)
     monkeypatch.setattr(kits, "kits_folder", lambda: folder)
+    # Which sound is taken has tests of its own.
+    monkeypatch.setattr(kit_payload, "_is_plain", lambda *_: True)
     return folder
 
 
@@ -138,6 +140,25 @@ def test_a_golden_cry_that_rounding_could_undo_gives_way_to_a_plain_one(
     found = kit_payload.golden_sound(bundle, choose_artefact(bundle, "onnx", "fp32"), runtime)
     assert judged[0] == len(sound)
     assert np.array_equal(found.samples, sound) == plain
+
+
+@pytest.mark.parametrize(
+    ("late_by", "count", "plain"), [(0, 1, True), (1280, 1, True), (1281, 1, False), (0, 2, False)]
+)
+def test_a_plain_cry_is_one_that_any_microphone_hears_at_the_same_time(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, late_by: int, count: int, plain: bool
+) -> None:
+    runtime = open_runtime(bundle, "onnx", "fp32")
+    frames = np.full(100, 0.999, np.float32)
+    sound = np.zeros(64_000, np.float32)
+
+    def heard(samples: Float32, by: int = 0, times: int = 1) -> kit_payload.Heard:
+        start = len(sound) - len(samples)
+        event = {"onset_sample": 16_000 - start + by, "offset_sample": 48_000 - start}
+        return kit_payload.Heard(samples, frames, 0 * frames - 30, [event] * times)
+
+    monkeypatch.setattr(kit_payload, "hear", lambda _, __, samples: heard(samples, late_by, count))
+    assert kit_payload._is_plain(bundle, runtime, heard(sound)) == plain
 
 
 def test_golden_sound_without_a_cry_gives_way_to_one_with(
