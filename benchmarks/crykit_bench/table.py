@@ -19,6 +19,8 @@ _NARROW: dict[str, Any] = {
     "padding": (0, 1, 0, 0),
 }
 
+NAME_WIDTH = len("executorch int8 320 ms")
+
 
 def print_report(report: Report, console: Console) -> None:
     """The rows by model, then what they rest on."""
@@ -32,8 +34,10 @@ def print_report(report: Report, console: Console) -> None:
 def _table(report: Report, part: Part) -> Table:
     rows = rows_of(report, part)
     table = Table(title=part.title, title_justify="left", title_style="bold", **_NARROW)
-    for heading in ("", *(heading for heading, _ in part.columns)):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    # The name of a model may be longer than those of its rows: it goes on in the next line.
+    table.add_column("", max_width=NAME_WIDTH, overflow="fold")
+    for heading, _ in part.columns:
+        table.add_column(heading, justify="right", no_wrap=True)
     shown = ""
     for row in rows:
         if row.model != shown and len(report.models) > 1 and row.model in report.models:
