@@ -138,7 +138,7 @@ def test_a_smaller_precision_without_held_out_sound_is_refused_in_one_line(
     assert not out.exists()
 
 
-def test_fp16_for_a_runtime_that_gains_nothing_is_refused(tmp_path: Path) -> None:
+def test_fp16_for_another_runtime_than_onnx_is_refused(tmp_path: Path) -> None:
     plan = ExportPlan(tmp_path / "x.cry", runtimes=("executorch",), precisions=("fp16",))
     with pytest.raises(UsageError, match="fp16 is for onnx alone"):
         export_bundle(load_model(write_run(tmp_path / "run")), plan)

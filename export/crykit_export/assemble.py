@@ -83,13 +83,13 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
     """Write `plan.out` and return it.
 
     Raises:
-        UsageError: a smaller precision without sound to measure it on, fp16 for a runtime that
-            gains nothing from it, or the target exists.
+        UsageError: a smaller precision without sound to measure it on, fp16 for another runtime than
+            ONNX, or the target exists.
         FaultFound: an artefact does not agree with torch; nothing is written.
     """
     smaller = [p for p in plan.precisions if p in SMALLER]
     if "fp16" in smaller and "onnx" not in plan.runtimes:
-        raise UsageError("fp16 is for onnx alone: other runtimes gain nothing; give --to onnx")
+        raise UsageError("fp16 is for onnx alone; give --to onnx")
     needed = " and ".join(smaller)
     held_out = read_held_out(plan.calibration, plan.streams, needed) if smaller else None
     audio: list[Audio] = []

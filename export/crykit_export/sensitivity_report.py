@@ -55,7 +55,7 @@ def draw(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = [row.blocks for row in report.alone]
-    figure = Figure(figsize=(10, 0.34 * len(names) + 1.6), layout="constrained")
+    figure = Figure(figsize=(10, 0.34 * len(names) + 1.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(names))
     for axes, value, unit, title in (
@@ -73,6 +73,7 @@ def draw(report: Report, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     left.set_yticks(list(places), names)
     left.invert_yaxis()
-    left.legend(frameon=False, fontsize="small")
+    lines, labels = left.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(f"What each block of {report.model} loses in eight bits")
     figure.savefig(path, dpi=110)
