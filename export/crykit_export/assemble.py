@@ -83,8 +83,8 @@ def export_bundle(model: TrainedModel, plan: ExportPlan) -> Path:
     """Write `plan.out` and return it.
 
     Raises:
-        UsageError: a smaller precision without sound to measure it on, fp16 for another runtime than
-            ONNX, or the target exists.
+        UsageError: a smaller precision without sound to measure it on, fp16 for another runtime
+            than ONNX, or the target exists.
         FaultFound: an artefact does not agree with torch; nothing is written.
     """
     smaller = [p for p in plan.precisions if p in SMALLER]
