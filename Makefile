@@ -5,7 +5,8 @@ VENV ?= .venv
 # that prefers CUDA builds, brings several gigabytes; a CPU build for Linux is at
 # TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu".
 TORCH ?= torch==2.13.0
-PYTEST_ARGS ?=
+# Two at a time, a file to a worker: what is dear to build is shared within a file.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BENCH_ARGS ?=
 HOSTILE_ARGS ?=
 
