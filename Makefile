@@ -16,7 +16,7 @@ BASE := $(VENV)/.crykit-base
 ALL := $(VENV)/.crykit-all
 NATIVE := $(VENV)/.crykit-native
 
-.PHONY: help demo test check bench hostile screenshot kotlin clean
+.PHONY: help demo test check bench bench-report hostile screenshot kotlin clean
 
 help:
 	@echo "make demo        a made-up night through the real engine (no microphone, no torch)"
