@@ -22,7 +22,11 @@ PACKAGES = {"crykit", "crykit_app", "crykit_bench", "crykit_export", "crykit_tra
 AUDIO = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".m4a"}
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".npy", ".npz"}
 MODEL = "crykit/models/cry-student.cry"
-MODELS = (MODEL, "crykit/models/cry-student-permissive.cry")
+MODELS = (
+    MODEL,
+    "crykit/models/cry-student-nano.cry",
+    "crykit/models/cry-student-permissive.cry",
+)
 MAX_MODEL_BYTES = 4_000_000
 MAX_INSTALLED_BYTES = 350_000_000
 
