@@ -75,7 +75,8 @@ def test_streams(heard_streams: Heard, model: str, way: tuple[str, str]) -> None
 
 
 # The smallest student loses 0.0053 on ExecuTorch (and finds a bout more): a miss, said in the docs.
-MISSED = pytest.mark.xfail(reason="0.0053 measured where 0.005 is allowed", strict=True)
+# Not strict, since another processor rounds otherwise.
+MISSED = pytest.mark.xfail(reason="0.0053 measured where 0.005 is allowed", strict=False)
 
 
 @pytest.mark.parametrize(
