@@ -13,6 +13,7 @@ from crykit.errors import CrykitError
 
 if TYPE_CHECKING:
     from crykit.bundle import Bundle
+    from crykit.choice import Way
     from crykit_app.capture import InputDevice, Microphone
     from crykit_app.ring import Samples
 
@@ -56,14 +57,14 @@ def check_model(
     files = len(bundle.manifest.files)
     found = Finding("model", True, f"{bundle.model_id}, {files} files as the manifest says")
     way = way_to_run(bundle, runtime, precision)
-    return [found, *_golden_and_speed(bundle, way.runtime, way.precision)]
+    return [found, *_golden_and_speed(bundle, way)]
 
 
-def _golden_and_speed(bundle: Bundle, runtime: str, precision: str) -> list[Finding]:
+def _golden_and_speed(bundle: Bundle, way: Way) -> list[Finding]:
     from crykit.verification import check_golden
 
-    label = f"{runtime} {precision}"
-    golden = check_golden(bundle, runtime, precision)
+    label = f"{way.runtime} {way.precision}"
+    golden = check_golden(bundle, way.runtime, way.precision, way.step_samples)
     if not golden.ok or golden.step_ms is None:
         detail = golden.detail or f"differs by {golden.max_abs}, more than {golden.tolerance}"
         fix = "choose another --runtime or --precision (see: crykit verify)"
@@ -72,7 +73,7 @@ def _golden_and_speed(bundle: Bundle, runtime: str, precision: str) -> list[Find
             Finding("speed", None, "needs a model that runs"),
         ]
     manifest = bundle.manifest
-    step_ms = 1000 * manifest.step_samples / manifest.sample_rate_hz
+    step_ms = 1000 * (way.step_samples or manifest.step_samples) / manifest.sample_rate_hz
     factor = golden.step_ms / step_ms
     detail = (
         f"{golden.step_ms:.1f} ms for a step of {step_ms:.0f} ms, real-time factor {factor:.3f}"
