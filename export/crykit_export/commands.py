@@ -183,7 +183,7 @@ def command(
         keep_float=read_quantise_recipe(quantise, trained.student) if quantise else (),
         replace=force,
         seed=seed,
-        say=lambda line: click.echo(line, err=True),
+        say=_say,
     )
     click.echo(export_bundle(trained, plan))
 
@@ -235,10 +235,9 @@ def _export_encoder(
     pretrained = load_pretrained(folder)
     out = plan.pop("out") or Path(f"{plan['name'] or f'cry-encoder-{pretrained.encoder.name}'}.cry")
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    click.echo(export_encoder(pretrained, EncoderPlan(out=out, runtimes=runtimes, say=say, **plan)))
+    click.echo(
+        export_encoder(pretrained, EncoderPlan(out=out, runtimes=runtimes, say=_say, **plan))
+    )
 
 
 def _write_kits(
@@ -254,10 +253,7 @@ def _write_kits(
     names = _choices(kits, tuple(KITS), "--kit")
     bundle = open_bundle(resolve_model(model))
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    for folder in write_kits(bundle, names, out, precision, force, say):
+    for folder in write_kits(bundle, names, out, precision, force, _say):
         click.echo(folder)
 
 
